@@ -1,0 +1,2 @@
+// Package backend serves Maildirs to go-imap's imapserver.
+package backend

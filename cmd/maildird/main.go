@@ -1,0 +1,4 @@
+// Maildird serves Maildirs over IMAP.
+package main
+
+func main() {}

@@ -1,0 +1,270 @@
+//go:build unix
+
+package maildir
+
+import (
+	"io/fs"
+	"os"
+	"path"
+
+	"golang.org/x/sys/unix"
+)
+
+// A dir is an open directory. Names are relative to it and may have one directory in front
+// ("cur/x"); the directory is the one that was opened, whatever it is called now, so that nothing
+// is ever made in a place that took over its name.
+//
+// It is the only way by which this package changes what is on disk: a test that sets fault sees
+// every change before it happens, and may let it fail.
+//
+// A dir may be used by several goroutines.
+type dir struct {
+	f     *os.File
+	fault func(op, name string) error // nil outside tests
+}
+
+// A fileID tells a file or a directory from every other one that exists now.
+type fileID struct{ dev, ino uint64 }
+
+// A fileStat is the part of stat(2) that this package asks for.
+type fileStat struct {
+	id    fileID
+	mode  fs.FileMode // permissions and type
+	gid   int
+	nlink uint64
+	size  int64
+	mtime unix.Timespec
+	ctime unix.Timespec
+}
+
+func openDir(root *os.Root, name string) (*dir, error) {
+	f, err := root.OpenFile(name, os.O_RDONLY|unix.O_DIRECTORY, 0)
+	if err != nil {
+		return nil, err
+	}
+	return &dir{f: f}, nil
+}
+
+func (d *dir) close() error { return d.f.Close() }
+
+// before reports the error that a test wants an operation to fail with.
+func (d *dir) before(op, name string) error {
+	if d.fault == nil {
+		return nil
+	}
+	if err := d.fault(op, name); err != nil {
+		return d.wrap(op, name, err)
+	}
+	return nil
+}
+
+func (d *dir) wrap(op, name string, err error) error {
+	if err == nil {
+		return nil
+	}
+	return &fs.PathError{Op: op, Path: path.Join(d.f.Name(), name), Err: err}
+}
+
+// retry calls f again for as long as a signal interrupts it.
+func retry(f func() error) error {
+	for {
+		if err := f(); err != unix.EINTR {
+			return err
+		}
+	}
+}
+
+// open opens a file for reading. It never follows a symlink in the last place and never waits for
+// the other end of a FIFO.
+func (d *dir) open(name string) (*os.File, error) {
+	return d.openat(name, unix.O_RDONLY|unix.O_NONBLOCK, 0)
+}
+
+// create makes a file that does not exist yet, with exactly the given permissions, for writing.
+func (d *dir) create(name string, perm fs.FileMode) (*os.File, error) {
+	if err := d.before("create", name); err != nil {
+		return nil, err
+	}
+	f, err := d.openat(name, unix.O_RDWR|unix.O_CREAT|unix.O_EXCL, perm)
+	if err != nil {
+		return nil, err
+	}
+	return f, d.setPerm(f, perm)
+}
+
+// replace opens a file for writing that is made anew or emptied. The caller holds the lock that
+// guards the name.
+func (d *dir) replace(name string, perm fs.FileMode) (*os.File, error) {
+	if err := d.before("create", name); err != nil {
+		return nil, err
+	}
+	f, err := d.openat(name, unix.O_RDWR|unix.O_CREAT|unix.O_TRUNC, perm)
+	if err != nil {
+		return nil, err
+	}
+	return f, d.setPerm(f, perm)
+}
+
+// appendTo opens an existing file for appending.
+func (d *dir) appendTo(name string) (*os.File, error) {
+	if err := d.before("append", name); err != nil {
+		return nil, err
+	}
+	return d.openat(name, unix.O_RDWR|unix.O_APPEND, 0)
+}
+
+func (d *dir) openat(name string, flags int, perm fs.FileMode) (*os.File, error) {
+	fd := -1
+	err := retry(func() (err error) {
+		fd, err = unix.Openat(int(d.f.Fd()), name, flags|unix.O_CLOEXEC|unix.O_NOFOLLOW, uint32(perm.Perm()))
+		return err
+	})
+	if err != nil {
+		return nil, d.wrap("open", name, err)
+	}
+	return os.NewFile(uintptr(fd), path.Join(d.f.Name(), name)), nil
+}
+
+// setPerm undoes what the umask of the process took away, since permissions follow the folder.
+func (d *dir) setPerm(f *os.File, perm fs.FileMode) error {
+	if st, err := f.Stat(); err == nil && st.Mode().Perm() == perm.Perm() {
+		return nil
+	}
+	if err := f.Chmod(perm.Perm()); err != nil {
+		f.Close()
+		return err
+	}
+	return nil
+}
+
+// rename renames a file, over an existing one.
+func (d *dir) rename(from, to string) error { return d.renameTo(from, d, to) }
+
+// renameTo renames a file into another directory of the same file system.
+func (d *dir) renameTo(from string, other *dir, to string) error {
+	if err := d.before("rename", from); err != nil {
+		return err
+	}
+	err := retry(func() error {
+		return unix.Renameat(int(d.f.Fd()), from, int(other.f.Fd()), to)
+	})
+	return d.wrap("rename", from, err)
+}
+
+// linkTo makes a hard link in another directory; it fails where the name is taken.
+func (d *dir) linkTo(from string, other *dir, to string) error {
+	if err := other.before("link", to); err != nil {
+		return err
+	}
+	err := retry(func() error {
+		return unix.Linkat(int(d.f.Fd()), from, int(other.f.Fd()), to, 0)
+	})
+	return other.wrap("link", to, err)
+}
+
+// remove unlinks a file.
+func (d *dir) remove(name string) error {
+	if err := d.before("remove", name); err != nil {
+		return err
+	}
+	err := retry(func() error { return unix.Unlinkat(int(d.f.Fd()), name, 0) })
+	return d.wrap("remove", name, err)
+}
+
+// mkdir makes a directory with exactly the given permissions.
+func (d *dir) mkdir(name string, perm fs.FileMode) error {
+	if err := d.before("mkdir", name); err != nil {
+		return err
+	}
+	mode := uint32(perm.Perm())
+	if perm&fs.ModeSetgid != 0 {
+		mode |= unix.S_ISGID
+	}
+	if err := retry(func() error { return unix.Mkdirat(int(d.f.Fd()), name, mode) }); err != nil {
+		return d.wrap("mkdir", name, err)
+	}
+	return d.wrap("chmod", name, retry(func() error { return unix.Fchmodat(int(d.f.Fd()), name, mode, 0) }))
+}
+
+// stat looks at a file without following a symlink; "" is the directory itself.
+func (d *dir) stat(name string) (fileStat, error) {
+	var st unix.Stat_t
+	err := retry(func() error {
+		if name == "" {
+			return unix.Fstat(int(d.f.Fd()), &st)
+		}
+		return unix.Fstatat(int(d.f.Fd()), name, &st, unix.AT_SYMLINK_NOFOLLOW)
+	})
+	if err != nil {
+		return fileStat{}, d.wrap("stat", name, err)
+	}
+	return newFileStat(&st), nil
+}
+
+// statFile looks at an open file.
+func statFile(f *os.File) (fileStat, error) {
+	var st unix.Stat_t
+	if err := retry(func() error { return unix.Fstat(int(f.Fd()), &st) }); err != nil {
+		return fileStat{}, &fs.PathError{Op: "stat", Path: f.Name(), Err: err}
+	}
+	return newFileStat(&st), nil
+}
+
+func newFileStat(st *unix.Stat_t) fileStat {
+	mode := fs.FileMode(st.Mode & 0o777)
+	switch st.Mode & unix.S_IFMT {
+	case unix.S_IFREG:
+	case unix.S_IFDIR:
+		mode |= fs.ModeDir
+	case unix.S_IFLNK:
+		mode |= fs.ModeSymlink
+	default:
+		mode |= fs.ModeIrregular
+	}
+	if st.Mode&unix.S_ISGID != 0 {
+		mode |= fs.ModeSetgid
+	}
+	return fileStat{
+		id:    fileID{uint64(st.Dev), uint64(st.Ino)},
+		mode:  mode,
+		gid:   int(st.Gid),
+		nlink: uint64(st.Nlink),
+		size:  st.Size,
+		mtime: st.Mtim,
+		ctime: st.Ctim,
+	}
+}
+
+// setTimes sets a file's modification time, which is a message's internal date.
+func (d *dir) setTimes(name string, mtime unix.Timespec) error {
+	if err := d.before("utimes", name); err != nil {
+		return err
+	}
+	ts := []unix.Timespec{mtime, mtime}
+	err := retry(func() error { return unix.UtimesNanoAt(int(d.f.Fd()), name, ts, unix.AT_SYMLINK_NOFOLLOW) })
+	return d.wrap("utimes", name, err)
+}
+
+// fsync makes the entries of a directory durable; "" is the directory itself.
+func (d *dir) fsync(name string) error {
+	if err := d.before("fsync", name); err != nil {
+		return err
+	}
+	f := d.f
+	if name != "" {
+		var err error
+		if f, err = d.openat(name, unix.O_RDONLY|unix.O_DIRECTORY, 0); err != nil {
+			return err
+		}
+		defer f.Close()
+	}
+	return f.Sync()
+}
+
+// filePerm and dirPerm are the permissions of what is made inside: as the directory's own, but
+// never without the owner's (Dovecot mailbox-list.c, mailbox_list_get_permissions).
+func filePerm(dirMode fs.FileMode) fs.FileMode { return dirMode.Perm()&0o666 | 0o600 }
+
+func dirPerm(dirMode fs.FileMode) fs.FileMode {
+	return dirMode.Perm()&0o777 | 0o700 | dirMode&fs.ModeSetgid
+}

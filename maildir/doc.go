@@ -1,0 +1,2 @@
+// Package maildir keeps mailboxes as Maildirs that other programs use at the same time.
+package maildir
