@@ -1,0 +1,90 @@
+package policy
+
+import "strings"
+
+// Rules are the policies of a server: one for all mailboxes, and exceptions by name. A nil *Rules
+// is the default policy everywhere.
+type Rules struct {
+	Default    Policy
+	Exceptions []Exception
+}
+
+// An Exception changes the policy of the mailboxes that Match; a nil field changes nothing.
+type Exception struct {
+	// Match is a mailbox name as clients see it, in which "*" stands for any characters and "%"
+	// for any but the hierarchy separator, as in LIST (RFC 9051 section 6.3.9).
+	Match         string
+	Delete        *Delete
+	Rename        *Rename
+	Expunge       *Expunge
+	FetchExpunged *FetchExpunged
+	StoreExpunged *StoreExpunged
+	CopyExpunged  *CopyExpunged
+}
+
+// For is the policy of one mailbox: key by key, the first exception that matches and sets the key,
+// else the default.
+func (r *Rules) For(mailbox string, separator rune) Policy {
+	if r == nil {
+		return Policy{}
+	}
+	p := r.Default
+	for i := len(r.Exceptions) - 1; i >= 0; i-- { // the first one last, so that it wins
+		e := &r.Exceptions[i]
+		if !match(e.Match, mailbox, separator) {
+			continue
+		}
+		set(&p.Delete, e.Delete)
+		set(&p.Rename, e.Rename)
+		set(&p.Expunge, e.Expunge)
+		set(&p.FetchExpunged, e.FetchExpunged)
+		set(&p.StoreExpunged, e.StoreExpunged)
+		set(&p.CopyExpunged, e.CopyExpunged)
+	}
+	return p
+}
+
+func set[T any](to, from *T) {
+	if from != nil {
+		*to = *from
+	}
+}
+
+// match reports whether a name matches a pattern. It keeps one place to go back to, so that a
+// pattern of many "*" costs no more than the product of both lengths.
+func match(pattern, name string, separator rune) bool {
+	if strings.EqualFold(name, "INBOX") && strings.EqualFold(pattern, "INBOX") {
+		return true
+	}
+	p, n := []rune(pattern), []rune(name)
+	type place struct{ p, n int }
+	star, percent := place{-1, 0}, place{-1, 0}
+	i, j := 0, 0
+	for j < len(n) || i < len(p) {
+		switch {
+		case i < len(p) && p[i] == '*':
+			star, percent = place{i, j}, place{-1, 0}
+			i++
+			continue
+		case i < len(p) && p[i] == '%':
+			percent = place{i, j}
+			i++
+			continue
+		case i < len(p) && j < len(n) && p[i] == n[j]:
+			i, j = i+1, j+1
+			continue
+		}
+		switch {
+		case percent.p >= 0 && percent.n < len(n) && n[percent.n] != separator:
+			percent.n++
+			i, j = percent.p+1, percent.n
+		case star.p >= 0 && star.n < len(n):
+			star.n++
+			i, j = star.p+1, star.n
+			percent = place{-1, 0}
+		default:
+			return false
+		}
+	}
+	return true
+}
