@@ -186,11 +186,11 @@ func (d *dir) mkdir(name string, perm fs.FileMode) error {
 	return d.wrap("chmod", name, retry(func() error { return unix.Fchmodat(int(d.f.Fd()), name, mode, 0) }))
 }
 
-// stat looks at a file without following a symlink; "" is the directory itself.
+// stat looks at a file without following a symlink; "" and "." are the directory itself.
 func (d *dir) stat(name string) (fileStat, error) {
 	var st unix.Stat_t
 	err := retry(func() error {
-		if name == "" {
+		if name == "" || name == "." {
 			return unix.Fstat(int(d.f.Fd()), &st)
 		}
 		return unix.Fstatat(int(d.f.Fd()), name, &st, unix.AT_SYMLINK_NOFOLLOW)
@@ -233,6 +233,29 @@ func newFileStat(st *unix.Stat_t) fileStat {
 		mtime: st.Mtim,
 		ctime: st.Ctim,
 	}
+}
+
+// writeFile makes or replaces a file as a whole: it is written under a temporary name, made
+// durable and renamed into place. The caller holds the lock that guards both names.
+func (d *dir) writeFile(name, tmp string, content []byte, perm fs.FileMode) error {
+	f, err := d.replace(tmp, perm)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(content)
+	if err == nil {
+		err = f.Sync()
+	}
+	if cerr := f.Close(); err == nil {
+		err = cerr
+	}
+	if err == nil {
+		err = d.rename(tmp, name)
+	}
+	if err != nil {
+		d.remove(tmp)
+	}
+	return err
 }
 
 // setTimes sets a file's modification time, which is a message's internal date.

@@ -1,0 +1,689 @@
+package maildir
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/emersion/go-imap/v2"
+)
+
+const (
+	// trash is where Dovecot moves what it deletes; nobody lists it, and whoever comes by may
+	// empty it.
+	trash = "..DOVECOT-TRASHED"
+	// useFile holds a mailbox's special use, one attribute a line; Dovecot has no file for it.
+	useFile = "imapmaildir.special-use"
+	// folderFile marks a directory as a Maildir++ folder.
+	folderFile = "maildirfolder"
+)
+
+// An Account is one user's mailboxes: a root directory and what is open of it in this process.
+// All methods may be called by several goroutines.
+type Account struct {
+	opts  Options  // immutable
+	where string   // immutable; the root's path, for logs and watches
+	fsys  *os.Root // immutable; nothing outside can be reached through it
+	root  *dir     // immutable
+
+	scans atomic.Uint64
+
+	// names serialises what this process does to names: CREATE, DELETE, RENAME. It is taken
+	// first and held during I/O.
+	names sync.Mutex
+
+	mu   sync.Mutex // guards open; taken before Mailbox.mu; not held during I/O
+	open map[fileID]*Mailbox
+}
+
+// Open opens an account. A root that does not exist is made, with an INBOX in it, for its owner
+// alone, as delivery agents do. One process opens a root once.
+func Open(root string, o *Options) (*Account, error) {
+	a := &Account{open: map[fileID]*Mailbox{}}
+	if o != nil {
+		a.opts = *o
+	}
+	where, err := filepath.Abs(root)
+	if err != nil {
+		return nil, err
+	}
+	a.where = where
+	if err := os.MkdirAll(where, 0o700); err != nil {
+		return nil, err
+	}
+	if a.fsys, err = os.OpenRoot(where); err != nil {
+		return nil, err
+	}
+	f, err := a.fsys.Open(".")
+	if err != nil {
+		a.fsys.Close()
+		return nil, err
+	}
+	a.root = &dir{f: f}
+	return a, nil
+}
+
+// Close closes the root. No mailbox may be open.
+func (a *Account) Close() error {
+	return errors.Join(a.root.close(), a.fsys.Close())
+}
+
+// Root is the account's directory.
+func (a *Account) Root() string { return a.where }
+
+// Separator is the hierarchy separator in mailbox names.
+func (a *Account) Separator() rune { return a.opts.separator() }
+
+// Scans counts how often a mailbox's directories were read.
+func (a *Account) Scans() uint64 { return a.scans.Load() }
+
+// OpenMailboxes counts the mailboxes that are in use.
+func (a *Account) OpenMailboxes() int {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return len(a.open)
+}
+
+func (a *Account) log() *slog.Logger {
+	if a.opts.Logger != nil {
+		return a.opts.Logger
+	}
+	return slog.Default()
+}
+
+func (a *Account) join(rel string) string { return filepath.Join(a.where, rel) }
+
+// rootPerm is the mode that new folders take.
+func (a *Account) rootMode() (fs.FileMode, error) {
+	st, err := a.root.stat("")
+	return st.mode, err
+}
+
+func (a *Account) nextUIDValidity() (uint32, error) {
+	mode, err := a.rootMode()
+	if err != nil {
+		return 0, err
+	}
+	return nextUIDValidity(a.root, filePerm(mode))
+}
+
+// An Entry is a name that LIST shows.
+type Entry struct {
+	Name string
+	// Selectable is whether there is a mailbox, not just names below it.
+	Selectable bool
+	// SpecialUse is what the mailbox was created for (RFC 6154).
+	SpecialUse []imap.MailboxAttr
+
+	storage string
+}
+
+// List returns INBOX first, then the other mailboxes and the names above them in order.
+func (a *Account) List() ([]Entry, error) {
+	storages, err := a.storages()
+	if err != nil {
+		return nil, err
+	}
+	sep := string(a.Separator())
+	byName := map[string]Entry{"INBOX": {Name: "INBOX", Selectable: true, storage: "INBOX"}}
+	for storage, selectable := range storages {
+		name, canonical := a.opts.mailboxName(storage)
+		if name == "" || strings.EqualFold(name, "INBOX") {
+			continue
+		}
+		if e, ok := byName[name]; ok && (e.Selectable || !canonical) {
+			continue // two directories of one name: the one that is spelled right
+		}
+		byName[name] = Entry{Name: name, Selectable: selectable, storage: storage}
+	}
+	for name := range byName {
+		for {
+			i := strings.LastIndex(name, sep)
+			if i <= 0 {
+				break
+			}
+			name = name[:i]
+			if _, ok := byName[name]; !ok {
+				byName[name] = Entry{Name: name}
+			}
+		}
+	}
+	entries := make([]Entry, 0, len(byName))
+	for _, e := range byName {
+		if e.Selectable {
+			e.SpecialUse = a.specialUse(e.storage)
+		}
+		entries = append(entries, e)
+	}
+	slices.SortFunc(entries, func(x, y Entry) int {
+		switch {
+		case x.Name == "INBOX":
+			return -1
+		case y.Name == "INBOX":
+			return 1
+		}
+		return strings.Compare(x.Name, y.Name)
+	})
+	return entries, nil
+}
+
+// storages are the storage names of all directories that may be mailboxes, and whether they are.
+func (a *Account) storages() (map[string]bool, error) {
+	found := map[string]bool{}
+	if a.opts.Layout == LayoutFS {
+		return found, a.walk(".", found)
+	}
+	entries, err := fs.ReadDir(a.fsys.FS(), ".")
+	if err != nil {
+		return nil, err
+	}
+	for _, e := range entries {
+		name := e.Name()
+		if !strings.HasPrefix(name, ".") || strings.HasPrefix(name, "..") || name == "." {
+			continue
+		}
+		if a.isDir(name, e) {
+			found[name[1:]] = true
+		}
+	}
+	return found, nil
+}
+
+// isDir reports whether an entry is a directory, or a symlink to one inside the root.
+func (a *Account) isDir(rel string, e fs.DirEntry) bool {
+	if e.Type()&fs.ModeSymlink == 0 {
+		return e.IsDir()
+	}
+	fi, err := a.fsys.Stat(rel)
+	return err == nil && fi.IsDir()
+}
+
+// walk finds the directories below one in the fs layout.
+func (a *Account) walk(rel string, found map[string]bool) error {
+	entries, err := fs.ReadDir(a.fsys.FS(), rel)
+	if notExist(err) {
+		return nil // removed meanwhile
+	} else if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		name := e.Name()
+		if isMaildirPart(name) {
+			if rel != "." && name == "cur" && e.IsDir() {
+				found[rel] = true
+			}
+			continue
+		}
+		if !e.IsDir() || strings.HasPrefix(name, "..") {
+			continue // a symlink may lead round in a circle
+		}
+		sub := path.Join(rel, name)
+		if _, ok := found[sub]; !ok {
+			found[sub] = false
+		}
+		if err := a.walk(sub, found); err != nil && !errors.Is(err, fs.ErrPermission) {
+			return err
+		}
+	}
+	return nil
+}
+
+func isMaildirPart(name string) bool { return name == "cur" || name == "new" || name == "tmp" }
+
+// storageOf finds the storage name of a mailbox that clients call name: what the name is spelled
+// like on disk, or a directory that another program spelled in its own way.
+func (a *Account) storageOf(name string) (string, error) {
+	storage, err := a.opts.storageName(name)
+	if err == nil {
+		if _, serr := a.root.stat(a.opts.path(storage)); serr == nil {
+			return storage, nil
+		} else if !notExist(serr) {
+			return "", serr
+		}
+	}
+	storages, lerr := a.storages()
+	if lerr != nil {
+		return "", lerr
+	}
+	for s := range storages {
+		if n, canonical := a.opts.mailboxName(s); !canonical && n == name {
+			return s, nil
+		}
+	}
+	if err != nil {
+		return "", err
+	}
+	return "", ErrNoMailbox
+}
+
+// Mailbox opens a mailbox. It returns ErrNoMailbox where there is none of that name. Other
+// programs leave out directories that they don't need yet: those are made, in a mailbox that is
+// there.
+func (a *Account) Mailbox(name string, o RefOptions) (*Ref, error) {
+	storage, err := a.storageOf(name)
+	if err != nil {
+		return nil, err
+	}
+	rel := a.opts.path(storage)
+	f, err := a.fsys.Open(rel)
+	if notExist(err) {
+		return nil, ErrNoMailbox
+	} else if err != nil {
+		return nil, err
+	}
+	d := &dir{f: f}
+	st, err := d.stat("")
+	if err == nil && !st.mode.IsDir() {
+		err = ErrNoMailbox
+	}
+	if err == nil && a.opts.Layout == LayoutFS && rel != "." {
+		if _, serr := d.stat("cur"); notExist(serr) {
+			err = ErrNoMailbox // a name above others only
+		}
+	}
+	if err == nil {
+		err = makeParts(d, st.mode)
+	}
+	if err != nil {
+		d.close()
+		return nil, err
+	}
+
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	m := a.open[st.id]
+	if m == nil {
+		m = &Mailbox{
+			acct:    a,
+			d:       d,
+			id:      st.id,
+			storage: storage,
+			warned:  map[string]struct{}{},
+			refs:    map[*Ref]struct{}{},
+			changed: make(chan struct{}),
+			recent:  map[imap.UID]struct{}{},
+		}
+		m.snap.Store(&Snapshot{})
+		a.open[st.id] = m
+	} else {
+		d.close()
+	}
+	r := &Ref{Mailbox: m, opts: o}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	r.told.Store(m.snap.Load().Number)
+	m.refs[r] = struct{}{}
+	return r, nil
+}
+
+// makeParts makes cur, new and tmp where they are missing. Never through a symlink.
+func makeParts(d *dir, mode fs.FileMode) error {
+	for _, part := range []string{"cur", "new", "tmp"} {
+		st, err := d.stat(part)
+		switch {
+		case notExist(err):
+			if err := d.mkdir(part, dirPerm(mode)); err != nil && !errors.Is(err, fs.ErrExist) {
+				return err
+			}
+		case err != nil:
+			return err
+		case !st.mode.IsDir():
+			return fmt.Errorf("%w: %s is not a directory", ErrNoMailbox, path.Join(d.f.Name(), part))
+		}
+	}
+	return nil
+}
+
+// forget takes a mailbox that is gone out of those that can be opened.
+func (a *Account) forget(m *Mailbox) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.open[m.id] == m {
+		delete(a.open, m.id)
+	}
+}
+
+// Create makes a mailbox, with a special use if one is given. It returns ErrMailboxExists, or a
+// *NameError that says what is wrong with the name.
+func (a *Account) Create(ctx context.Context, name string, use []imap.MailboxAttr) error {
+	a.names.Lock()
+	defer a.names.Unlock()
+	storage, err := a.opts.storageName(name)
+	if err != nil {
+		return err
+	}
+	if storage == "INBOX" {
+		return ErrMailboxExists
+	}
+	mode, err := a.rootMode()
+	if err != nil {
+		return err
+	}
+	rel := a.opts.path(storage)
+	if a.opts.Layout == LayoutFS {
+		if err := a.makeParents(rel, mode); err != nil {
+			return err
+		}
+	}
+	err = a.root.mkdir(rel, dirPerm(mode))
+	if errors.Is(err, fs.ErrExist) {
+		if _, serr := a.root.stat(path.Join(rel, "cur")); a.opts.Layout != LayoutFS || serr == nil {
+			return ErrMailboxExists
+		}
+	} else if err != nil {
+		return err
+	}
+	d, err := openDir(a.fsys, rel)
+	if err != nil {
+		return err
+	}
+	defer d.close()
+	if err := makeParts(d, mode); err != nil {
+		return err
+	}
+	if a.opts.Layout == LayoutMaildirpp {
+		if f, err := d.replace(folderFile, filePerm(mode)); err != nil {
+			return err
+		} else if err := f.Close(); err != nil {
+			return err
+		}
+	}
+	if len(use) > 0 {
+		var b strings.Builder
+		for _, attr := range use {
+			b.WriteString(string(attr) + "\n")
+		}
+		if err := d.writeFile(useFile, useFile+".tmp", []byte(b.String()), filePerm(mode)); err != nil {
+			return err
+		}
+	}
+	r, err := a.Mailbox(name, RefOptions{})
+	if err != nil {
+		return err
+	}
+	defer r.Close()
+	if _, err := r.Sync(ctx); err != nil { // gives it a UIDVALIDITY
+		return err
+	}
+	return a.root.fsync(path.Dir(rel))
+}
+
+// makeParents makes the directories above one in the fs layout.
+func (a *Account) makeParents(rel string, mode fs.FileMode) error {
+	parts := strings.Split(rel, "/")
+	for i := 1; i < len(parts); i++ {
+		err := a.root.mkdir(strings.Join(parts[:i], "/"), dirPerm(mode))
+		if err != nil && !errors.Is(err, fs.ErrExist) {
+			return err
+		}
+	}
+	return nil
+}
+
+func (a *Account) specialUse(storage string) []imap.MailboxAttr {
+	f, err := a.root.open(path.Join(a.opts.path(storage), useFile))
+	if err != nil {
+		return nil
+	}
+	defer f.Close()
+	b := make([]byte, 512)
+	n, _ := f.Read(b)
+	var use []imap.MailboxAttr
+	for _, line := range strings.Fields(string(b[:n])) {
+		use = append(use, imap.MailboxAttr(line))
+	}
+	return use
+}
+
+// errINBOX is why INBOX stays.
+var errINBOX = &NameError{Name: "INBOX", Reason: "cannot be deleted"}
+
+// Delete deletes a mailbox with its mail; mailboxes below it stay. Whoever has it open finds it
+// gone; except is told nothing.
+func (a *Account) Delete(ctx context.Context, name string) error {
+	a.names.Lock()
+	defer a.names.Unlock()
+	storage, err := a.storageOf(name)
+	if err != nil {
+		return err
+	}
+	if storage == "INBOX" {
+		return errINBOX
+	}
+	r, err := a.Mailbox(name, RefOptions{})
+	if err != nil {
+		return err
+	}
+	defer r.Close()
+	r.disk.Lock()
+	defer r.disk.Unlock()
+	var aside string
+	err = r.locked(ctx, lockWait, func() (err error) {
+		aside, err = a.moveAside(r.d, a.opts.path(storage))
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	r.vanish(goneError("Mailbox " + name + " has been deleted"))
+	if err := a.root.fsync("."); err != nil {
+		return err
+	}
+	return a.fsys.RemoveAll(aside)
+}
+
+// moveAside moves a mailbox to where it can be removed at leisure, in one rename, so that it is
+// there or gone and never half of it. In the fs layout, what has mailboxes below it keeps its
+// directory.
+func (a *Account) moveAside(d *dir, rel string) (string, error) {
+	aside := trash
+	mode, err := a.rootMode()
+	if err != nil {
+		return "", err
+	}
+	entries, err := fs.ReadDir(a.fsys.FS(), rel)
+	if err != nil {
+		return "", err
+	}
+	parent := a.opts.Layout == LayoutFS && slices.ContainsFunc(entries, func(e fs.DirEntry) bool {
+		return e.IsDir() && !isMaildirPart(e.Name())
+	})
+	_, err = a.root.stat(trash)
+	if err == nil || parent {
+		if err := a.root.mkdir(trash, dirPerm(mode)); err != nil && !errors.Is(err, fs.ErrExist) {
+			return "", err
+		}
+		aside = path.Join(trash, newBase(time.Now()))
+	} else if !notExist(err) {
+		return "", err
+	}
+	if !parent {
+		return aside, a.root.rename(rel, aside)
+	}
+	if err := a.root.mkdir(aside, dirPerm(mode)); err != nil {
+		return "", err
+	}
+	slices.SortFunc(entries, func(x, y fs.DirEntry) int { // cur first: without it, it is no mailbox
+		return -strings.Compare(boolText(x.Name() == "cur"), boolText(y.Name() == "cur"))
+	})
+	for _, e := range entries {
+		if (e.IsDir() && !isMaildirPart(e.Name())) || e.Name() == listLock {
+			continue
+		}
+		if err := d.renameTo(e.Name(), a.root, path.Join(aside, e.Name())); err != nil && !notExist(err) {
+			return aside, err
+		}
+	}
+	return aside, nil
+}
+
+func boolText(b bool) string { return fmt.Sprint(b) }
+
+// Rename renames a mailbox and those below it; sessions that have them open go on. Subscriptions
+// follow. INBOX stays, and its mail moves to the new mailbox (RFC 9051 section 6.3.6).
+func (a *Account) Rename(ctx context.Context, from, to string) error {
+	if strings.EqualFold(from, "INBOX") {
+		return a.renameINBOX(ctx, to)
+	}
+	a.names.Lock()
+	defer a.names.Unlock()
+	fromStorage, err := a.storageOf(from)
+	if err == ErrNoMailbox {
+		fromStorage, err = a.opts.storageName(from) // a name above others has no directory
+	}
+	if err != nil {
+		return err
+	}
+	toStorage, err := a.opts.storageName(to)
+	if err != nil {
+		return err
+	}
+	if toStorage == "INBOX" {
+		return ErrMailboxExists
+	}
+	sep := a.opts.storageSeparator()
+	if strings.HasPrefix(toStorage, fromStorage+sep) {
+		return &NameError{Name: to, Reason: "is below the mailbox that is renamed"}
+	}
+	storages, err := a.storages()
+	if err != nil {
+		return err
+	}
+	moves := map[string]string{} // storage names
+	for s := range storages {
+		if s == fromStorage || strings.HasPrefix(s, fromStorage+sep) {
+			moves[s] = toStorage + s[len(fromStorage):]
+		}
+	}
+	if len(moves) == 0 {
+		return ErrNoMailbox
+	}
+	for _, s := range moves {
+		if _, err := a.root.stat(a.opts.path(s)); err == nil {
+			return ErrMailboxExists
+		}
+	}
+	if a.opts.Layout == LayoutFS {
+		mode, err := a.rootMode()
+		if err != nil {
+			return err
+		}
+		if err := a.makeParents(a.opts.path(toStorage), mode); err != nil {
+			return err
+		}
+		if err := a.root.rename(a.opts.path(fromStorage), a.opts.path(toStorage)); err != nil {
+			return err
+		}
+	}
+	for old, now := range moves {
+		if err := a.move(old, now); err != nil {
+			return err
+		}
+	}
+	if err := a.root.fsync("."); err != nil {
+		return err
+	}
+	return a.updateSubscriptions(ctx, func(s *subscriptions) {
+		for old, now := range moves {
+			if s.has(old) {
+				s.remove(old)
+				s.add(now)
+			}
+		}
+	})
+}
+
+// move renames one directory, and tells who has it open its new name.
+func (a *Account) move(old, now string) error {
+	rel := a.opts.path(now)
+	if a.opts.Layout == LayoutMaildirpp {
+		if err := a.root.rename(a.opts.path(old), rel); err != nil {
+			return err
+		}
+	}
+	st, err := a.root.stat(rel)
+	if err != nil {
+		return err
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if m := a.open[st.id]; m != nil {
+		m.mu.Lock()
+		m.storage = now
+		m.mu.Unlock()
+	}
+	return nil
+}
+
+func (a *Account) renameINBOX(ctx context.Context, to string) error {
+	if err := a.Create(ctx, to, nil); err != nil {
+		return err
+	}
+	inbox, err := a.Mailbox("INBOX", RefOptions{})
+	if err != nil {
+		return err
+	}
+	defer inbox.Close()
+	dest, err := a.Mailbox(to, RefOptions{})
+	if err != nil {
+		return err
+	}
+	defer dest.Close()
+	s, err := inbox.Sync(ctx)
+	if err != nil {
+		return err
+	}
+	_, err = inbox.MoveTo(ctx, dest.Mailbox, s.Messages, inbox.Holders() > 0)
+	return err
+}
+
+// Subscriptions are the names that LSUB shows, whether or not there is such a mailbox.
+func (a *Account) Subscriptions() ([]string, error) {
+	s, err := readSubscriptions(a.root, a.opts.storageSeparator())
+	if err != nil {
+		return nil, err
+	}
+	var names []string
+	for _, storage := range s.names {
+		name, _ := a.opts.mailboxName(storage)
+		names = append(names, name)
+	}
+	return names, nil
+}
+
+// Subscribe adds a name to the subscriptions or takes it away; there need not be such a mailbox.
+func (a *Account) Subscribe(ctx context.Context, name string, on bool) error {
+	storage, err := a.opts.storageName(name)
+	if err != nil {
+		if found, ferr := a.storageOf(name); ferr == nil {
+			storage = found
+		} else {
+			return err
+		}
+	}
+	return a.updateSubscriptions(ctx, func(s *subscriptions) {
+		if on {
+			s.add(storage)
+		} else {
+			s.remove(storage)
+		}
+	})
+}
+
+func (a *Account) updateSubscriptions(ctx context.Context, f func(*subscriptions)) error {
+	mode, err := a.rootMode()
+	if err != nil {
+		return err
+	}
+	return updateSubscriptions(ctx, a.root, a.opts.storageSeparator(), filePerm(mode), f)
+}

@@ -1,0 +1,260 @@
+package maildir
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// A Content is the bytes of a message with CRLF line ends, whatever ends its lines in the file. It
+// is open until Close, also when the message is expunged meanwhile. One goroutine may use it.
+type Content struct {
+	f    *os.File
+	size int64 // with CRLF
+	same bool  // all lines of the file end in CRLF already
+	raw  int64 // the file's size
+
+	// Where the last reading stopped: the next one mostly goes on from there.
+	at, rawAt int64
+	cr        bool // the last byte before rawAt is a CR
+	half      bool // the CR of a line end was given, its LF not yet
+}
+
+// Content opens a message. If its file was renamed meanwhile, it is found again; if the message
+// was expunged, what is kept of it serves. Otherwise it returns ErrExpunged.
+func (m *Mailbox) Content(ctx context.Context, msg *Message) (*Content, error) {
+	_, f, err := m.find(msg)
+	if err == ErrExpunged && m.Err() == nil {
+		m.disk.Lock()
+		s, serr := m.syncLocked(ctx, true)
+		m.disk.Unlock()
+		if serr != nil {
+			return nil, serr
+		}
+		if now := s.Find(msg.UID); now != nil {
+			_, f, err = m.find(now)
+		}
+	}
+	if err != nil {
+		return nil, err
+	}
+	st, err := f.Stat()
+	if err == nil && !st.Mode().IsRegular() {
+		err = ErrExpunged
+	}
+	if err != nil {
+		f.Close()
+		return nil, err
+	}
+	c := &Content{f: f, raw: st.Size()}
+	if err := c.measure(); err != nil {
+		f.Close()
+		return nil, err
+	}
+	m.learn(msg, c.size)
+	return c, nil
+}
+
+// find opens a message's file, in its place or kept as a ghost.
+func (m *Mailbox) find(msg *Message) (path string, f *os.File, err error) {
+	path = msg.path()
+	f, err = m.d.open(path)
+	if notExist(err) {
+		if now := m.Snapshot().Find(msg.UID); now != nil && now.path() != path {
+			path = now.path()
+			f, err = m.d.open(path)
+		}
+	}
+	if notExist(err) {
+		if name, ok := m.ghostOf(msg.UID); ok {
+			path = name
+			f, err = m.d.open(path)
+		}
+	}
+	if notExist(err) {
+		return "", nil, ErrExpunged
+	}
+	return path, f, err
+}
+
+// measure finds the size with CRLF line ends. A file name may tell it, wrongly: a FETCH announces
+// it before the bytes, so it is counted.
+func (c *Content) measure() error {
+	r := bufio.NewReaderSize(io.NewSectionReader(c.f, 0, c.raw), 64<<10)
+	var lone int64
+	cr := false
+	for {
+		_, err := r.Peek(1)
+		if err == io.EOF {
+			break
+		} else if err != nil {
+			return err
+		}
+		b, _ := r.Peek(r.Buffered())
+		for _, x := range b {
+			if x == '\n' && !cr {
+				lone++
+			}
+			cr = x == '\r'
+		}
+		r.Discard(len(b))
+	}
+	c.size = c.raw + lone
+	c.same = lone == 0
+	return nil
+}
+
+// Size is the size in bytes with CRLF line ends (RFC822.SIZE).
+func (c *Content) Size() int64 { return c.size }
+
+// Close closes the file.
+func (c *Content) Close() error { return c.f.Close() }
+
+// ReadAt implements io.ReaderAt over the bytes with CRLF line ends. Reading on from where the last
+// call stopped costs nothing extra; other places are looked for from the start of the file.
+func (c *Content) ReadAt(p []byte, off int64) (int, error) {
+	if c.same {
+		return c.f.ReadAt(p, off)
+	}
+	if off < c.at {
+		c.at, c.rawAt, c.cr, c.half = 0, 0, false, false
+	}
+	buf := make([]byte, 32<<10)
+	n := 0
+	for n < len(p) {
+		if c.half {
+			c.half, c.cr = false, false
+			c.rawAt++
+			n += c.give(p[n:], off, '\n')
+			continue
+		}
+		k, err := c.f.ReadAt(buf[:min(int64(len(buf)), max(c.raw-c.rawAt, 0))], c.rawAt)
+		if k == 0 {
+			if err == nil || err == io.EOF {
+				err = io.EOF
+			}
+			return n, err
+		}
+		for _, x := range buf[:k] {
+			if x == '\n' && !c.cr {
+				n += c.give(p[n:], off, '\r')
+				if n == len(p) {
+					c.half = true
+					break
+				}
+			}
+			n += c.give(p[n:], off, x)
+			c.rawAt++
+			c.cr = x == '\r'
+			if n == len(p) {
+				break
+			}
+		}
+	}
+	return n, nil
+}
+
+// give passes one byte on if it is at or after off, and counts it.
+func (c *Content) give(p []byte, off int64, x byte) int {
+	c.at++
+	if c.at <= off {
+		return 0
+	}
+	p[0] = x
+	return 1
+}
+
+// learn keeps a size that was counted.
+func (m *Mailbox) learn(msg *Message, size int64) {
+	if msg.size.Swap(size+1) != size+1 {
+		if _, w := sizesOf(msg.base()); w != size {
+			m.mu.Lock()
+			m.computed = true
+			m.mu.Unlock()
+		}
+	}
+}
+
+// Size is a message's size with CRLF line ends. It is told by the file name (when the size of the
+// file there agrees with the file), by dovecot-uidlist, or counted.
+func (m *Mailbox) Size(ctx context.Context, msg *Message) (int64, error) {
+	if n := msg.size.Load(); n > 0 {
+		return n - 1, nil
+	}
+	if s, w := sizesOf(msg.base()); s >= 0 && w >= s {
+		if st, err := m.d.stat(msg.path()); err == nil && st.size == s {
+			msg.size.Store(w + 1)
+			return w, nil
+		}
+	}
+	c, err := m.Content(ctx, msg)
+	if err != nil {
+		return 0, err
+	}
+	defer c.Close()
+	return c.Size(), nil
+}
+
+// Date is a message's internal date: its file's modification time.
+func (m *Mailbox) Date(ctx context.Context, msg *Message) (time.Time, error) {
+	if n := msg.date.Load(); n != 0 {
+		return time.Unix(0, n), nil
+	}
+	_, f, err := m.find(msg)
+	if err != nil {
+		return time.Time{}, err
+	}
+	defer f.Close()
+	st, err := statFile(f)
+	if err != nil {
+		return time.Time{}, err
+	}
+	n := unix.TimespecToNsec(st.mtime)
+	if n == 0 {
+		n = 1
+	}
+	msg.date.Store(n)
+	return time.Unix(0, n), nil
+}
+
+// saveSizes writes sizes that were counted to dovecot-uidlist, so that they are counted once.
+func (m *Mailbox) saveSizes(ctx context.Context) {
+	m.mu.Lock()
+	todo := m.computed && m.gone == nil
+	m.computed = false
+	m.mu.Unlock()
+	if !todo {
+		return
+	}
+	m.disk.Lock()
+	defer m.disk.Unlock()
+	err := m.locked(ctx, syncLockWait, func() error {
+		l, _, err := m.readList(true)
+		if err != nil || l == nil || l.guid == "" {
+			return err
+		}
+		s := m.Snapshot()
+		for i, rec := range l.records {
+			msg := s.Find(rec.uid)
+			if msg == nil || msg.size.Load() == 0 {
+				continue
+			}
+			if _, w := sizesOf(rec.base); w != msg.size.Load()-1 {
+				l.records[i] = rec.withField('W', fmt.Sprint(msg.size.Load()-1))
+			}
+		}
+		if err := m.writeList(l); err != nil {
+			return err
+		}
+		m.list, err = m.d.stat(listFile)
+		return err
+	})
+	if err != nil {
+		m.acct.log().Warn("sizes are not kept", "mailbox", m.Name(), "err", err)
+	}
+}

@@ -1,0 +1,221 @@
+package maildir
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"time"
+
+	"github.com/emersion/go-imap/v2"
+	"golang.org/x/sys/unix"
+)
+
+// Copied tells which message became which.
+type Copied struct {
+	UIDValidity  uint32 // of the destination
+	Source, Dest []imap.UID
+}
+
+// CopyTo copies messages to a mailbox of the same account, itself included. A copy is a hard link
+// to the same file where that can be, and keeps flags, keywords and internal date. It is all or
+// nothing: if one of the messages is gone, what was copied is removed and ErrExpunged returned.
+func (m *Mailbox) CopyTo(ctx context.Context, dest *Mailbox, msgs []*Message) (Copied, error) {
+	flags := m.Snapshot()
+	dest.disk.Lock()
+	defer dest.disk.Unlock()
+	todo, err := m.placements(ctx, dest, flags, msgs)
+	if err != nil {
+		return Copied{}, err
+	}
+	for i, msg := range msgs {
+		todo[i].put = func(to string) error { return m.linkTo(msg, dest, to) }
+	}
+	uids, err := dest.place(ctx, todo)
+	if err != nil {
+		return Copied{}, err
+	}
+	c, lost := copied(dest, msgs, uids)
+	if lost {
+		undo := c.Dest
+		for _, uid := range undo {
+			if msg := dest.Snapshot().Find(uid); msg != nil {
+				dest.d.remove(msg.path())
+			}
+		}
+		dest.syncLocked(ctx, true)
+		return Copied{}, ErrExpunged
+	}
+	return c, nil
+}
+
+// copied pairs messages with the UIDs they got; lost is whether one got none.
+func copied(dest *Mailbox, msgs []*Message, uids []imap.UID) (c Copied, lost bool) {
+	c.UIDValidity = dest.Snapshot().UIDValidity
+	for i, uid := range uids {
+		if uid == 0 {
+			lost = true
+			continue
+		}
+		c.Source = append(c.Source, msgs[i].UID)
+		c.Dest = append(c.Dest, uid)
+	}
+	return c, lost
+}
+
+// placements names messages for dest: with dest's letters for their keywords, under the base name
+// they have, or a new one where that is taken (one base name may be in many mailboxes, but once in
+// each). The caller holds dest.disk.
+func (m *Mailbox) placements(ctx context.Context, dest *Mailbox, s *Snapshot, msgs []*Message) ([]placement, error) {
+	if _, err := dest.syncLocked(ctx, false); err != nil {
+		return nil, err
+	}
+	taken := make(map[string]bool, len(msgs))
+	for _, msg := range dest.Snapshot().Messages {
+		taken[msg.base()] = true
+	}
+	letters := map[Flags]Flags{}
+	todo := make([]placement, len(msgs))
+	for i, msg := range msgs {
+		f, ok := letters[msg.Flags]
+		if !ok {
+			var err error
+			if f, err = dest.keywordLetters(ctx, s.IMAPFlags(msg.Flags)); err != nil {
+				return nil, err
+			}
+			letters[msg.Flags] = f
+		}
+		todo[i] = placement{flags: f, base: msg.base()}
+		if taken[msg.base()] {
+			stored, virtual := sizesOf(msg.base())
+			todo[i].base = newBase(time.Now())
+			if stored >= 0 && virtual >= 0 {
+				todo[i].base = withSizes(todo[i].base, stored, virtual)
+			}
+		}
+		taken[todo[i].base] = true
+	}
+	return todo, nil
+}
+
+// linkTo links a message's file into dest, or copies it where it can't be linked.
+func (m *Mailbox) linkTo(msg *Message, dest *Mailbox, to string) error {
+	from, f, err := m.find(msg)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	err = m.d.linkTo(from, dest.d, to)
+	switch {
+	case errors.Is(err, unix.EXDEV), errors.Is(err, unix.EMLINK), errors.Is(err, unix.EPERM):
+		return copyFile(f, dest, to)
+	}
+	return err
+}
+
+func copyFile(f *os.File, dest *Mailbox, to string) error {
+	st, err := dest.d.stat("")
+	if err != nil {
+		return err
+	}
+	old, err := statFile(f)
+	if err != nil {
+		return err
+	}
+	tmp := "tmp/" + newBase(time.Now())
+	w, err := dest.d.create(tmp, filePerm(st.mode))
+	if err != nil {
+		return err
+	}
+	_, err = w.ReadFrom(f)
+	if err == nil {
+		err = w.Sync()
+	}
+	if cerr := w.Close(); err == nil {
+		err = cerr
+	}
+	if err == nil {
+		err = dest.d.setTimes(tmp, old.mtime)
+	}
+	if err == nil {
+		err = dest.d.rename(tmp, to)
+	}
+	if err != nil {
+		dest.d.remove(tmp)
+	}
+	return err
+}
+
+// MoveTo moves messages to a mailbox of the same account. Each is one rename where that can be:
+// it is in one place at any moment, whatever happens. Messages that are gone are left out.
+//
+// Within one mailbox a moved message gets a new UID and the old one is expunged. keep is as for
+// Expunge.
+func (m *Mailbox) MoveTo(ctx context.Context, dest *Mailbox, msgs []*Message, keep bool) (Copied, error) {
+	flags := m.Snapshot()
+	if m != dest { // in one order in every process's goroutines
+		first, second := m, dest
+		if dest.id.ino < m.id.ino || dest.id.ino == m.id.ino && dest.id.dev < m.id.dev {
+			first, second = dest, m
+		}
+		first.disk.Lock()
+		defer first.disk.Unlock()
+		second.disk.Lock()
+		defer second.disk.Unlock()
+	} else {
+		m.disk.Lock()
+		defer m.disk.Unlock()
+	}
+	todo, err := m.placements(ctx, dest, flags, msgs)
+	if err != nil {
+		return Copied{}, err
+	}
+	for i, msg := range msgs {
+		todo[i].put = func(to string) error { return m.moveFile(ctx, msg, dest, to, keep) }
+	}
+	uids, err := dest.place(ctx, todo)
+	if err != nil {
+		m.syncLocked(ctx, true) // some are moved; the error that counts is the first one
+		return Copied{}, err
+	}
+	c, _ := copied(dest, msgs, uids)
+	if err := m.d.fsync("cur"); err != nil {
+		return Copied{}, err
+	}
+	_, err = m.syncLocked(ctx, true)
+	m.reap(false)
+	return c, err
+}
+
+// moveFile moves one file under both mailboxes' locks; the caller holds dest's.
+func (m *Mailbox) moveFile(ctx context.Context, msg *Message, dest *Mailbox, to string, keep bool) error {
+	move := func() error {
+		from, f, err := m.find(msg)
+		if err != nil {
+			return err
+		}
+		defer f.Close()
+		if keep {
+			err := m.d.linkTo(from, m.d, ghostName(msg.base()))
+			if err != nil && !errors.Is(err, fs.ErrExist) {
+				return err
+			}
+			m.keep(msg)
+		}
+		if _, err := dest.d.stat(to); err == nil {
+			return fmt.Errorf("%s: %w", to, fs.ErrExist)
+		}
+		err = m.d.renameTo(from, dest.d, to)
+		if errors.Is(err, unix.EXDEV) {
+			if err = copyFile(f, dest, to); err == nil {
+				err = m.d.remove(from)
+			}
+		}
+		return err
+	}
+	if m == dest {
+		return move()
+	}
+	return m.locked(ctx, lockWait, move)
+}

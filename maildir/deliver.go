@@ -1,0 +1,184 @@
+package maildir
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/emersion/go-imap/v2"
+	"golang.org/x/sys/unix"
+)
+
+// Append adds a message: with the given flags, and date as its internal date (zero: now). It
+// returns the UID and the UIDVALIDITY after the message and its UID are durable. The message is
+// stored with LF line ends, as Dovecot stores it.
+//
+// r is read to its end before any lock is taken.
+func (m *Mailbox) Append(ctx context.Context, r io.Reader, flags []imap.Flag, date time.Time) (imap.UID, uint32, error) {
+	now := time.Now()
+	if date.IsZero() {
+		date = now
+	}
+	base := newBase(now)
+	tmp := "tmp/" + base
+	stored, virtual, err := m.spool(tmp, r, date)
+	if err != nil {
+		m.d.remove(tmp)
+		return 0, 0, err
+	}
+	base = withSizes(base, stored, virtual)
+
+	m.disk.Lock()
+	defer m.disk.Unlock()
+	if _, err := m.syncLocked(ctx, false); err != nil {
+		m.d.remove(tmp)
+		return 0, 0, err
+	}
+	f, err := m.keywordLetters(ctx, flags)
+	if err != nil {
+		m.d.remove(tmp)
+		return 0, 0, err
+	}
+	uids, err := m.place(ctx, []placement{{
+		flags: f,
+		base:  base,
+		put:   func(to string) error { return m.d.rename(tmp, to) },
+	}})
+	if err != nil {
+		m.d.remove(tmp)
+		return 0, 0, err
+	}
+	return uids[0], m.Snapshot().UIDValidity, nil
+}
+
+// spool writes a message to tmp/ and makes it durable.
+func (m *Mailbox) spool(tmp string, r io.Reader, date time.Time) (stored, virtual int64, err error) {
+	st, err := m.d.stat("")
+	if err != nil {
+		return 0, 0, err
+	}
+	f, err := m.d.create(tmp, filePerm(st.mode))
+	if err != nil {
+		return 0, 0, err
+	}
+	w := &lfWriter{w: bufio.NewWriterSize(f, 64<<10)}
+	_, err = io.Copy(w, r)
+	if err == nil {
+		err = w.flush()
+	}
+	if err == nil {
+		err = f.Sync()
+	}
+	if cerr := f.Close(); err == nil {
+		err = cerr
+	}
+	if err == nil {
+		err = m.d.setTimes(tmp, unix.NsecToTimespec(date.UnixNano()))
+	}
+	return w.stored, w.virtual, err
+}
+
+// An lfWriter turns CRLF into LF and counts what it wrote, in both forms.
+type lfWriter struct {
+	w               *bufio.Writer
+	cr              bool // a CR waits for what follows
+	stored, virtual int64
+}
+
+func (w *lfWriter) Write(b []byte) (int, error) {
+	for _, c := range b {
+		if w.cr && c != '\n' {
+			w.w.WriteByte('\r')
+			w.stored++
+			w.virtual++
+		}
+		if w.cr = c == '\r'; w.cr {
+			continue
+		}
+		w.w.WriteByte(c) // an error stays with the bufio.Writer
+		w.stored++
+		w.virtual++
+		if c == '\n' {
+			w.virtual++
+		}
+	}
+	return len(b), nil
+}
+
+func (w *lfWriter) flush() error {
+	if w.cr {
+		w.w.WriteByte('\r')
+		w.stored++
+		w.virtual++
+	}
+	return w.w.Flush()
+}
+
+// A placement is a message on its way into a mailbox.
+type placement struct {
+	flags  Flags
+	base   string
+	fields string                // of its record
+	put    func(to string) error // moves or links the file into place; fails where the name is taken or the file gone
+}
+
+// place puts files into the mailbox and numbers them, in order, then makes both durable. A file
+// that was gone has UID 0. Each file is in place before its record is written: from a record alone
+// Dovecot may announce a message that isn't there (docs/coexistence.md). The caller holds disk and
+// has just synced.
+func (m *Mailbox) place(ctx context.Context, todo []placement) ([]imap.UID, error) {
+	uids := make([]imap.UID, len(todo))
+	for start := 0; start < len(todo); start += slice {
+		part := todo[start:min(start+slice, len(todo))]
+		err := m.locked(ctx, lockWait, func() error {
+			list, _, err := m.readList(true)
+			if err != nil {
+				return err
+			}
+			if list == nil || list.version != 3 || list.guid == "" {
+				return fmt.Errorf("%s was removed while a message was on its way", listFile)
+			}
+			if list.validity != m.Snapshot().UIDValidity {
+				return goneError("its UIDVALIDITY was changed by another program")
+			}
+			next := max(list.nextUID(), m.Snapshot().UIDNext)
+			var records []byte
+			var placed error
+			for i, p := range part {
+				to := "cur/" + withFlags(p.base, p.flags)
+				if p.flags == 0 {
+					to = "new/" + p.base
+				}
+				if err := p.put(to); notExist(err) || errors.Is(err, ErrExpunged) {
+					continue
+				} else if err != nil {
+					placed = err
+					break
+				}
+				records = appendRecord(records, uidRecord{uid: next, fields: p.fields, base: p.base})
+				uids[start+i] = next
+				next++
+			}
+			if len(records) > 0 {
+				if err := m.appendList(records); err != nil {
+					return err
+				}
+			}
+			return placed
+		})
+		if err != nil {
+			m.syncLocked(ctx, true) // some are in place; the error that counts is the first one
+			return nil, err
+		}
+	}
+	for _, sub := range []string{"cur", "new"} {
+		if err := m.d.fsync(sub); err != nil {
+			return nil, err
+		}
+	}
+	_, err := m.syncLocked(ctx, true)
+	return uids, err
+}

@@ -1,0 +1,91 @@
+package maildir
+
+import (
+	"context"
+	"slices"
+
+	"github.com/emersion/go-imap/v2"
+)
+
+// A ghost is an expunged message whose file is kept in tmp/ for sessions that were not told. Every
+// Maildir program ignores it there and removes it after 36 hours, so that a crash leaves nothing.
+type ghost struct {
+	uid    imap.UID
+	name   string // in the mailbox's directory
+	number uint64 // of the snapshot without the message
+}
+
+func ghostName(base string) string { return "tmp/" + base + ".ghost" }
+
+// Expunge removes messages. With keep, their content stays readable for the sessions that have the
+// mailbox selected, until all of them were told; otherwise it is gone at once.
+func (m *Mailbox) Expunge(ctx context.Context, uids []imap.UID, keep bool) error {
+	m.disk.Lock()
+	defer m.disk.Unlock()
+	if _, err := m.syncLocked(ctx, false); err != nil {
+		return err
+	}
+	for part := range slices.Chunk(uids, slice) {
+		err := m.locked(ctx, lockWait, func() error {
+			return m.eachCurrent(ctx, part, func(msg *Message) error {
+				if !keep {
+					return m.d.remove(msg.path())
+				}
+				if err := m.d.rename(msg.path(), ghostName(msg.base())); err != nil {
+					return err
+				}
+				m.keep(msg)
+				return nil
+			})
+		})
+		if err != nil {
+			m.syncLocked(ctx, true) // some are done; the error that counts is the first one
+			return err
+		}
+	}
+	_, err := m.syncLocked(ctx, true)
+	m.reap(false)
+	return err
+}
+
+// keep remembers a ghost. The next snapshot is the first one without the message.
+func (m *Mailbox) keep(msg *Message) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.ghosts = append(m.ghosts, ghost{uid: msg.UID, name: ghostName(msg.base()), number: m.snap.Load().Number + 1})
+}
+
+// reap removes the ghosts that every session was told of, or all of them.
+func (m *Mailbox) reap(all bool) {
+	m.mu.Lock()
+	told := m.snap.Load().Number
+	for r := range m.refs {
+		if r.opts.Selected {
+			told = min(told, r.told.Load())
+		}
+	}
+	n := 0
+	for n < len(m.ghosts) && (all || m.ghosts[n].number <= told) {
+		n++
+	}
+	dead := slices.Clone(m.ghosts[:n])
+	m.ghosts = slices.Delete(m.ghosts, 0, n)
+	m.mu.Unlock()
+	for _, g := range dead {
+		if err := m.d.remove(g.name); err != nil && !notExist(err) {
+			m.acct.log().Warn("remove an expunged message", "mailbox", m.Name(), "err", err)
+		}
+	}
+}
+
+// ghostOf finds what is kept of an expunged message.
+func (m *Mailbox) ghostOf(uid imap.UID) (string, bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, g := range m.ghosts {
+		if g.uid == uid {
+			return g.name, true
+		}
+	}
+	return "", false
+}

@@ -1,0 +1,265 @@
+package maildir
+
+import (
+	"context"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/emersion/go-imap/v2"
+)
+
+const (
+	listFile = "dovecot-uidlist"
+	listLock = "dovecot-uidlist.lock"
+	keysFile = "dovecot-keywords"
+
+	// lockWait is how long a change waits for dovecot-uidlist.lock, as long as Dovecot does.
+	lockWait = 122 * time.Second
+	// syncLockWait is how long a look at the disk waits for it, to number new mail. What has no
+	// UID by then is shown later.
+	syncLockWait = 20 * time.Second
+	// slice is how many files are renamed or unlinked in one hold of the lock.
+	slice = 200
+)
+
+// A Mailbox is one directory as this process sees it, shared by every session that has it open.
+// It is the directory, whatever its name: when another one takes over the name, this one is gone.
+//
+// All methods may be called by several goroutines. They return ErrGone once the mailbox is no
+// longer what it was.
+type Mailbox struct {
+	acct *Account                 // immutable
+	d    *dir                     // immutable
+	id   fileID                   // immutable
+	snap atomic.Pointer[Snapshot] // the current state; only publish replaces it
+
+	// disk makes this process one party to the dotlock, which is taken after it. It is held
+	// during I/O and guards what follows.
+	disk    sync.Mutex
+	scanned scanState           // of the last complete scan
+	list    fileStat            // of dovecot-uidlist as it was last read
+	keys    fileStat            // of dovecot-keywords as it was last read
+	guid    string              // of the mailbox, to write a lost list again
+	pending bool                // there are files that could not be numbered yet
+	warned  map[string]struct{} // files that were complained about
+
+	// mu guards what follows. It is taken after disk, and not held during I/O.
+	mu       sync.Mutex
+	storage  string                // the storage name, which RENAME changes
+	refs     map[*Ref]struct{}     // who uses it
+	changed  chan struct{}         // closed by the next publish
+	recent   map[imap.UID]struct{} // messages that no read-write session was told of
+	ghosts   []ghost               // expunged messages that are kept, in order of their numbers
+	gone     error                 // why it is gone
+	computed bool                  // sizes were counted that dovecot-uidlist does not have
+	recheck  *time.Timer           // looks again when the clock has moved on
+}
+
+// A Ref is one user's hold on a mailbox. Close must be called.
+type Ref struct {
+	*Mailbox
+	opts RefOptions
+	told atomic.Uint64
+}
+
+// RefOptions says what a mailbox is opened for.
+type RefOptions struct {
+	// Selected is whether a session selects the mailbox, and may hold messages that others expunge.
+	Selected bool
+	// ReadOnly is whether nothing may change by looking: mail stays in new/ and stays \Recent.
+	ReadOnly bool
+	// Gone is called once, on a goroutine of its own, when the mailbox is gone while it is open.
+	Gone func(reason error)
+}
+
+// Name is the name that clients know the mailbox by.
+func (m *Mailbox) Name() string {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	name, _ := m.acct.opts.mailboxName(m.storage)
+	return name
+}
+
+// Dirs are the directories in which other programs' changes show.
+func (m *Mailbox) Dirs() []string {
+	m.mu.Lock()
+	path := m.acct.join(m.acct.opts.path(m.storage))
+	m.mu.Unlock()
+	return []string{path + "/new", path + "/cur"}
+}
+
+// Snapshot is the current state as far as this process knows; it does no I/O.
+func (m *Mailbox) Snapshot() *Snapshot { return m.snap.Load() }
+
+// Changed returns a channel that is closed when there is a newer snapshot than the current one, or
+// when the mailbox is gone. Take the channel first, then the snapshot.
+func (m *Mailbox) Changed() <-chan struct{} {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.changed
+}
+
+// Err is why the mailbox is gone, or nil: an error that matches ErrGone.
+func (m *Mailbox) Err() error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.gone
+}
+
+// publish makes s the current snapshot and tells who waits. The caller holds disk.
+func (m *Mailbox) publish(s *Snapshot) {
+	s.inNew = 0
+	for _, msg := range s.Messages {
+		if msg.InNew {
+			s.inNew++
+		}
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.snap.Store(s)
+	close(m.changed)
+	m.changed = make(chan struct{})
+}
+
+// vanish makes the mailbox gone for all who have it open, and leaves its name to another one.
+func (m *Mailbox) vanish(reason error) {
+	m.acct.forget(m)
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.gone != nil {
+		return
+	}
+	m.gone = reason
+	close(m.changed)
+	m.changed = make(chan struct{})
+	for r := range m.refs {
+		if r.opts.Gone != nil {
+			go r.opts.Gone(reason)
+		}
+	}
+}
+
+// holders counts the sessions that have the mailbox selected, other than one.
+func (m *Mailbox) holders(other *Ref) int {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	n := 0
+	for r := range m.refs {
+		if r != other && r.opts.Selected {
+			n++
+		}
+	}
+	return n
+}
+
+// Holders counts the other sessions of this process that have the mailbox selected.
+func (r *Ref) Holders() int { return r.holders(r) }
+
+// readWrite reports whether a session has the mailbox selected read-write.
+func (m *Mailbox) readWrite() bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for r := range m.refs {
+		if r.opts.Selected && !r.opts.ReadOnly {
+			return true
+		}
+	}
+	return false
+}
+
+// Close ends the use of the mailbox. The last one who leaves closes the directory.
+func (r *Ref) Close() {
+	m := r.Mailbox
+	m.saveSizes(context.Background())
+	m.acct.mu.Lock()
+	m.mu.Lock()
+	delete(m.refs, r)
+	last := len(m.refs) == 0
+	if last {
+		if m.recheck != nil {
+			m.recheck.Stop()
+		}
+		delete(m.acct.open, m.id)
+	}
+	m.mu.Unlock()
+	m.acct.mu.Unlock()
+	m.reap(last)
+	if last {
+		m.disk.Lock()
+		m.d.close()
+		m.disk.Unlock()
+	}
+}
+
+// Told says that the session's client was told of everything up to the snapshot with this number,
+// expunges included: ghosts that nobody else waits for are removed.
+func (r *Ref) Told(number uint64) {
+	if r.told.Swap(number) != number {
+		r.reap(false)
+	}
+}
+
+// Recent are the messages of the current snapshot that no read-write session was told of. For a
+// read-write session they are its own from now on, and nobody else gets them (RFC 3501 2.3.2).
+func (r *Ref) Recent() []imap.UID {
+	m := r.Mailbox
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	s := m.snap.Load()
+	var uids []imap.UID
+	for uid := range m.recent {
+		if s.Find(uid) != nil {
+			uids = append(uids, uid)
+		}
+	}
+	if r.opts.Selected && !r.opts.ReadOnly {
+		clear(m.recent)
+	}
+	return uids
+}
+
+// locked runs f under dovecot-uidlist.lock, after making sure that the directory still stands
+// under its name. The caller holds disk.
+func (m *Mailbox) locked(ctx context.Context, wait time.Duration, f func() error) error {
+	if err := m.stands(); err != nil {
+		return err
+	}
+	st, err := m.d.stat("")
+	if err != nil {
+		return err
+	}
+	l, err := lockDotfile(ctx, m.d, listLock, dotlockOptions{guarded: listFile, wait: wait, perm: filePerm(st.mode)})
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if err := l.unlock(); err != nil {
+			m.acct.log().Warn("unlock", "mailbox", m.Name(), "err", err)
+		}
+	}()
+	if err := m.stands(); err != nil {
+		return err
+	}
+	return f()
+}
+
+// stands checks that the directory is still the one under the mailbox's name: if it was deleted,
+// moved, or made again by another program, the mailbox is gone.
+func (m *Mailbox) stands() error {
+	if err := m.Err(); err != nil {
+		return err
+	}
+	m.mu.Lock()
+	path := m.acct.opts.path(m.storage)
+	m.mu.Unlock()
+	st, err := m.acct.root.stat(path)
+	if err == nil && st.id == m.id {
+		return nil
+	} else if err != nil && !notExist(err) {
+		return err
+	}
+	reason := goneError("the mailbox was deleted or moved by another program")
+	m.vanish(reason)
+	return reason
+}

@@ -1,0 +1,119 @@
+package maildir
+
+import (
+	"errors"
+	"io"
+	"io/fs"
+	"os"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// A found is a file that a scan met.
+type found struct {
+	name  string
+	inNew bool
+}
+
+// A scanState says when a directory was read and what it looked like then.
+type scanState struct {
+	new, cur unix.Timespec // modification times just before the directories were read
+	at       time.Time     // when that was
+}
+
+// coarse is how long a directory may go on changing without another modification time: kernels
+// stamp files with the time of the last tick, 10 ms apart at most.
+const coarse = 20 * time.Millisecond
+
+// statDirs looks at new/ and cur/.
+func (m *Mailbox) statDirs() (scanState, error) {
+	st := scanState{at: time.Now()}
+	for sub, t := range map[string]*unix.Timespec{"new": &st.new, "cur": &st.cur} {
+		fi, err := m.d.stat(sub)
+		if err != nil {
+			return st, err
+		}
+		*t = fi.mtime
+	}
+	return st, nil
+}
+
+// sameAs reports whether nothing changed between two looks, as far as the times tell.
+func (s scanState) sameAs(o scanState) bool { return s.new == o.new && s.cur == o.cur }
+
+// racy reports whether a directory was changed so shortly before it was read that a change after
+// the reading may have left the same time.
+func (s scanState) racy() bool {
+	for _, t := range []unix.Timespec{s.new, s.cur} {
+		d := s.at.Sub(time.Unix(t.Unix()))
+		window := coarse
+		if t.Nsec == 0 {
+			window = 2 * time.Second // a file system that counts seconds
+		}
+		if -window <= d && d <= window {
+			return true
+		}
+	}
+	return false
+}
+
+// scan reads new/, then cur/, into files, by base name. What it meets replaces what is there, so a
+// second scan completes a first one: one reading alone may miss a file that another program
+// renames meanwhile (docs/coexistence.md). new/ comes first, since mail moves from there to cur/.
+func (m *Mailbox) scan(files map[string]found) error {
+	m.acct.scans.Add(1)
+	for _, sub := range []string{"new", "cur"} {
+		if err := m.scanDir(sub, files); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (m *Mailbox) scanDir(sub string, files map[string]found) error {
+	f, err := m.d.openat(sub, unix.O_RDONLY|unix.O_DIRECTORY, 0)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	for {
+		entries, err := f.ReadDir(1024)
+		for _, e := range entries {
+			name := e.Name()
+			if !listedName(name) {
+				if strings.ContainsAny(name, "\r\n") {
+					m.warn("a line break in a file name: not a message", sub, name)
+				}
+				continue
+			}
+			if !e.Type().IsRegular() {
+				m.warn("not a regular file: not a message", sub, name)
+				continue
+			}
+			base, _ := splitName(name)
+			files[base] = found{name: name, inNew: sub == "new"}
+		}
+		if err == io.EOF {
+			return nil
+		} else if err != nil {
+			return err
+		}
+	}
+}
+
+// warn tells once about a file that is no message.
+func (m *Mailbox) warn(what, sub, name string) {
+	key := sub + "/" + name
+	if _, told := m.warned[key]; told || len(m.warned) > 1000 {
+		return
+	}
+	m.warned[key] = struct{}{}
+	m.acct.log().Warn(what, "mailbox", m.Name(), "file", key)
+}
+
+// notExist reports whether a file is not there, which is news and not an error.
+func notExist(err error) bool {
+	return errors.Is(err, fs.ErrNotExist) || errors.Is(err, os.ErrNotExist)
+}

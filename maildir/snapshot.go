@@ -1,0 +1,148 @@
+package maildir
+
+import (
+	"slices"
+	"strings"
+	"sync/atomic"
+
+	"github.com/emersion/go-imap/v2"
+)
+
+// A Message is one message of a mailbox at one moment. It never changes: a change of its flags
+// makes another Message with the same UID. Size and date belong to the file, whose content never
+// changes; they are looked up when first asked for and kept here.
+type Message struct {
+	UID   imap.UID
+	Flags Flags
+	// InNew is whether the file is still in new/.
+	InNew bool
+	// Number is that of the snapshot that made this value.
+	Number uint64
+
+	name string       // of the file, in cur/ or new/
+	size atomic.Int64 // with CRLF line ends, plus one; 0 as long as it is not known
+	date atomic.Int64 // modification time in nanoseconds since 1970; 0 as long as it is not known
+}
+
+// base is the part of the file name that stays: the message's identity on disk.
+func (msg *Message) base() string {
+	if i := strings.IndexByte(msg.name, ':'); i >= 0 {
+		return msg.name[:i]
+	}
+	return msg.name
+}
+
+// path is the file's place in the mailbox's directory.
+func (msg *Message) path() string {
+	if msg.InNew {
+		return "new/" + msg.name
+	}
+	return "cur/" + msg.name
+}
+
+// with is the same message under another file name.
+func (msg *Message) with(name string, inNew bool, number uint64) *Message {
+	next := &Message{UID: msg.UID, Flags: parseFlags(name), InNew: inNew, Number: number, name: name}
+	next.size.Store(msg.size.Load())
+	next.date.Store(msg.date.Load())
+	return next
+}
+
+// A Snapshot is one immutable state of a mailbox. Snapshots share the messages that are equal in
+// both.
+type Snapshot struct {
+	// Number is one higher than that of the snapshot before.
+	Number      uint64
+	UIDValidity uint32
+	// UIDNext is greater than every UID that was ever given to a message here.
+	UIDNext imap.UID
+	// Messages are in ascending order of their UIDs. Nobody changes the slice.
+	Messages []*Message
+
+	keywords keywords
+	inNew    int // how many messages are in new/; publish counts them
+}
+
+// Find returns the message with a UID, or nil.
+func (s *Snapshot) Find(uid imap.UID) *Message {
+	i, ok := slices.BinarySearchFunc(s.Messages, uid, func(msg *Message, uid imap.UID) int {
+		return int(int64(msg.UID) - int64(uid))
+	})
+	if !ok {
+		return nil
+	}
+	return s.Messages[i]
+}
+
+var systemFlags = [...]struct {
+	flag Flags
+	name imap.Flag
+}{
+	{FlagAnswered, imap.FlagAnswered},
+	{FlagFlagged, imap.FlagFlagged},
+	{FlagDeleted, imap.FlagDeleted},
+	{FlagSeen, imap.FlagSeen},
+	{FlagDraft, imap.FlagDraft},
+}
+
+// IMAPFlags are flags in IMAP's spelling. A keyword letter that dovecot-keywords doesn't name is
+// left out; it stays in the file name.
+func (s *Snapshot) IMAPFlags(f Flags) []imap.Flag {
+	flags := []imap.Flag{}
+	for _, sys := range systemFlags {
+		if f&sys.flag != 0 {
+			flags = append(flags, sys.name)
+		}
+	}
+	for i, name := range s.keywords {
+		if name != "" && f&keywordFlag(i) != 0 {
+			flags = append(flags, imap.Flag(name))
+		}
+	}
+	return flags
+}
+
+// Keywords are the keywords that the mailbox has names for.
+func (s *Snapshot) Keywords() []imap.Flag {
+	var flags []imap.Flag
+	for _, name := range s.keywords {
+		if name != "" {
+			flags = append(flags, imap.Flag(name))
+		}
+	}
+	return flags
+}
+
+// HasKeywordRoom reports whether a mailbox can take another keyword.
+func (s *Snapshot) HasKeywordRoom() bool {
+	return slices.Contains(s.keywords[:], "")
+}
+
+// FlagsNamed are the flags with these names, as far as this snapshot knows them.
+func (s *Snapshot) FlagsNamed(names []imap.Flag) Flags {
+	f, _ := lookupFlags(&s.keywords, names)
+	return f
+}
+
+// lookupFlags finds flags by their names, system flags in any case. unknown are keywords that k
+// has no letter for, each once; other system flags are ignored.
+func lookupFlags(k *keywords, names []imap.Flag) (f Flags, unknown []string) {
+names:
+	for _, name := range names {
+		for _, sys := range systemFlags {
+			if strings.EqualFold(string(sys.name), string(name)) {
+				f |= sys.flag
+				continue names
+			}
+		}
+		if strings.HasPrefix(string(name), `\`) {
+			continue
+		}
+		if i := k.find(string(name)); i >= 0 {
+			f |= keywordFlag(i)
+		} else if !slices.ContainsFunc(unknown, func(s string) bool { return strings.EqualFold(s, string(name)) }) {
+			unknown = append(unknown, string(name))
+		}
+	}
+	return f, unknown
+}

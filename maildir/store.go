@@ -1,0 +1,132 @@
+package maildir
+
+import (
+	"context"
+	"slices"
+
+	"github.com/emersion/go-imap/v2"
+)
+
+// Store changes the flags of messages and returns how they are now, those that are gone left out.
+// The change is made to the flags that the file names carry by now, so that changes of other
+// programs stay. A keyword that is new to the mailbox is named in dovecot-keywords before any file
+// uses its letter; where no letter is left, nothing is changed and ErrTooManyKeywords returned.
+// Flags that IMAP doesn't define are ignored.
+func (m *Mailbox) Store(ctx context.Context, uids []imap.UID, op imap.StoreFlagsOp, flags []imap.Flag) ([]*Message, error) {
+	m.disk.Lock()
+	defer m.disk.Unlock()
+	if _, err := m.syncLocked(ctx, false); err != nil {
+		return nil, err
+	}
+	change, err := m.keywordLetters(ctx, flags)
+	if err != nil {
+		return nil, err
+	}
+	var messages []*Message
+	for part := range slices.Chunk(uids, slice) {
+		err := m.locked(ctx, lockWait, func() error {
+			return m.eachCurrent(ctx, part, func(msg *Message) error {
+				now := change
+				switch op {
+				case imap.StoreFlagsAdd:
+					now = msg.Flags | change
+				case imap.StoreFlagsDel:
+					now = msg.Flags &^ change
+				}
+				if now == msg.Flags {
+					return nil
+				}
+				return m.d.rename(msg.path(), "cur/"+withFlags(msg.name, now))
+			})
+		})
+		if err != nil {
+			m.syncLocked(ctx, true) // some are done; the error that counts is the first one
+			return nil, err
+		}
+	}
+	s, err := m.syncLocked(ctx, true)
+	if err != nil {
+		return nil, err
+	}
+	for _, uid := range uids {
+		if msg := s.Find(uid); msg != nil {
+			messages = append(messages, msg)
+		}
+	}
+	return messages, nil
+}
+
+// eachCurrent calls f for messages under the lock. Where f finds that a file is not there any
+// more, the disk is looked at again and f gets the message as it is now, if it is.
+func (m *Mailbox) eachCurrent(ctx context.Context, uids []imap.UID, f func(*Message) error) error {
+	var again []imap.UID
+	for _, uid := range uids {
+		msg := m.Snapshot().Find(uid)
+		if msg == nil {
+			continue
+		}
+		if err := f(msg); notExist(err) {
+			again = append(again, uid)
+		} else if err != nil {
+			return err
+		}
+	}
+	if len(again) == 0 {
+		return nil
+	}
+	if err := m.refresh(); err != nil {
+		return err
+	}
+	for _, uid := range again {
+		if msg := m.Snapshot().Find(uid); msg != nil {
+			if err := f(msg); err != nil && !notExist(err) {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// refresh reads the directories under the lock, to settle where the known messages are. It neither
+// numbers nor expunges anything.
+func (m *Mailbox) refresh() error {
+	r := &reading{prev: m.Snapshot(), files: map[string]found{}}
+	r.number = r.prev.Number + 1
+	r.keywords = r.prev.keywords
+	if err := m.scan(r.files); err != nil {
+		return err
+	}
+	r.assign()
+	r.messages = append(r.messages, r.lost...)
+	m.finish(r)
+	return nil
+}
+
+// keywordLetters turns names into flags, naming new keywords first.
+func (m *Mailbox) keywordLetters(ctx context.Context, names []imap.Flag) (Flags, error) {
+	keys := m.Snapshot().keywords
+	f, unknown := lookupFlags(&keys, names)
+	if len(unknown) == 0 {
+		return f, nil
+	}
+	err := m.locked(ctx, lockWait, func() error {
+		keys, err := m.readKeywords() // another program may have named some
+		if err != nil {
+			return err
+		}
+		for _, name := range unknown {
+			if keys.find(name) < 0 {
+				if _, err := keys.add(name); err != nil {
+					return err
+				}
+			}
+		}
+		st, err := m.d.stat("")
+		if err != nil {
+			return err
+		}
+		f, _ = lookupFlags(&keys, names)
+		return writeKeywords(m.d, &keys, filePerm(st.mode))
+	})
+	return f, err
+}

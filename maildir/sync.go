@@ -1,0 +1,489 @@
+package maildir
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"time"
+
+	"github.com/emersion/go-imap/v2"
+)
+
+// Sync looks at the disk if something may have changed there, publishes what it finds, and returns
+// the current snapshot. Every change of a mailbox, ours or another program's, becomes visible here
+// and nowhere else; one caller looks at a time and the others use what it found.
+func (m *Mailbox) Sync(ctx context.Context) (*Snapshot, error) {
+	m.disk.Lock()
+	defer m.disk.Unlock()
+	return m.syncLocked(ctx, false)
+}
+
+// syncLocked is Sync for a caller that holds disk; force looks even where no time has changed.
+func (m *Mailbox) syncLocked(ctx context.Context, force bool) (*Snapshot, error) {
+	if err := m.stands(); err != nil {
+		return m.Snapshot(), err
+	}
+	dirs, err := m.statDirs()
+	if err != nil {
+		return m.Snapshot(), err
+	}
+	list, err := m.d.stat(listFile)
+	if err != nil && !notExist(err) {
+		return m.Snapshot(), err
+	}
+	keys, err := m.d.stat(keysFile)
+	if err != nil && !notExist(err) {
+		return m.Snapshot(), err
+	}
+	mustMove := m.Snapshot().inNew > 0 && m.readWrite()
+	if !force && !m.pending && !mustMove && m.Snapshot().Number > 0 &&
+		dirs.sameAs(m.scanned) && sameFile(list, m.list) && sameFile(keys, m.keys) {
+		return m.Snapshot(), nil
+	}
+	if err := m.read(ctx, dirs, keys); err != nil {
+		return m.Snapshot(), err
+	}
+	return m.Snapshot(), m.Err()
+}
+
+// sameFile reports whether a file that others replace or append to is as it was.
+func sameFile(a, b fileStat) bool { return a.id == b.id && a.size == b.size && a.mtime == b.mtime }
+
+// A reading is what one look at the disk knows, before it becomes a snapshot.
+type reading struct {
+	prev     *Snapshot
+	number   uint64
+	files    map[string]found // that are not assigned yet
+	messages []*Message
+	fresh    []imap.UID // messages that had no UID, or that nobody looked at yet
+	lost     []*Message // in prev, and in no file
+	list     *uidlist   // nil: not read
+	keywords keywords
+}
+
+// read makes the next snapshot from the disk.
+//
+// The list is read first, then the directories: a record is written after its file, so that a
+// record without a file is one whose file is gone. A message is missed only after two scans
+// (docs/coexistence.md). Files without a UID get one under the lock.
+func (m *Mailbox) read(ctx context.Context, dirs scanState, keys fileStat) error {
+	r := &reading{prev: m.Snapshot(), files: map[string]found{}}
+	r.number = r.prev.Number + 1
+	list, listStat, err := m.readList(false)
+	if err != nil {
+		return err
+	}
+	r.list = list
+	if list != nil && r.prev.UIDValidity != 0 && list.validity != r.prev.UIDValidity {
+		reason := goneError("its UIDVALIDITY was changed by another program")
+		m.vanish(reason)
+		return reason
+	}
+	if r.keywords, err = m.readKeywords(); err != nil {
+		return err
+	}
+	if err := m.scan(r.files); err != nil {
+		return err
+	}
+	if missing := r.assign(); missing > 0 {
+		if err := m.scan(r.files); err != nil {
+			return err
+		}
+		r.assign()
+	}
+	m.keys, m.list, m.scanned = keys, listStat, dirs
+	m.pending = false
+
+	needList := list == nil || list.guid == "" || list.version != 3 || len(r.files) > 0 || r.dropped()
+	if needList {
+		err := m.locked(ctx, syncLockWait, func() error { return m.number(r) })
+		var le *LockError
+		switch {
+		case errors.As(err, &le):
+			m.acct.log().Warn("new mail is not shown yet", "mailbox", m.Name(), "err", err)
+			m.pending = true
+		case err != nil:
+			return err
+		}
+	}
+	m.finish(r)
+	if m.readWrite() {
+		if err := m.moveNew(ctx); err != nil {
+			return err
+		}
+	}
+	if m.scanned.racy() {
+		m.lookAgain()
+	}
+	return nil
+}
+
+// lookAgain looks at the disk once more when a change after the last scan would show.
+func (m *Mailbox) lookAgain() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.recheck == nil {
+		m.recheck = time.AfterFunc(2*coarse, func() {
+			m.disk.Lock()
+			defer m.disk.Unlock()
+			if m.users() > 0 {
+				m.syncLocked(context.Background(), true) // an error shows at the next command
+			}
+		})
+		return
+	}
+	m.recheck.Reset(2 * coarse)
+}
+
+// users counts the refs.
+func (m *Mailbox) users() int {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return len(m.refs)
+}
+
+// assign gives the files that were found to the messages that are known: those of the previous
+// snapshot, then those of the list. It can be called again after another scan, and returns how
+// many messages have no file yet.
+func (r *reading) assign() (missing int) {
+	have := make(map[imap.UID]bool, len(r.messages))
+	for _, msg := range r.messages {
+		have[msg.UID] = true
+	}
+	r.lost = r.lost[:0]
+	for _, msg := range r.prev.Messages {
+		f, ok := r.files[msg.base()]
+		switch {
+		case have[msg.UID]:
+		case ok && f.name == msg.name && f.inNew == msg.InNew:
+			r.messages = append(r.messages, msg)
+		case ok:
+			r.messages = append(r.messages, msg.with(f.name, f.inNew, r.number))
+		default:
+			r.lost = append(r.lost, msg)
+			missing++
+		}
+		delete(r.files, msg.base())
+	}
+	if r.list == nil {
+		return missing
+	}
+	first, _ := slices.BinarySearchFunc(r.list.records, r.prev.UIDNext, func(rec uidRecord, uid imap.UID) int {
+		return int(int64(rec.uid) - int64(uid))
+	})
+	for _, rec := range r.list.records[first:] {
+		f, ok := r.files[rec.base]
+		switch {
+		case have[rec.uid]:
+			delete(r.files, rec.base)
+		case ok:
+			r.take(rec, f)
+		default:
+			missing++
+		}
+	}
+	return missing
+}
+
+// take makes the message of a record and its file.
+func (r *reading) take(rec uidRecord, f found) {
+	msg := &Message{UID: rec.uid, Flags: parseFlags(f.name), InNew: f.inNew, Number: r.number, name: f.name}
+	if w, ok := rec.field('W'); ok {
+		var n int64
+		if _, err := fmt.Sscan(w, &n); err == nil && n >= 0 {
+			msg.size.Store(n + 1)
+		}
+	}
+	r.messages = append(r.messages, msg)
+	delete(r.files, rec.base)
+	if f.inNew || r.prev.Number > 0 {
+		r.fresh = append(r.fresh, rec.uid)
+	}
+}
+
+// dropped reports whether another program's rewriting took the record of a message away that is
+// still there: it is written again, so that the message keeps its UID.
+func (r *reading) dropped() bool {
+	i := 0
+	for _, msg := range r.prev.Messages {
+		for i < len(r.list.records) && r.list.records[i].uid < msg.UID {
+			i++
+		}
+		if i == len(r.list.records) || r.list.records[i].uid != msg.UID {
+			if !slices.Contains(r.lost, msg) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// number gives a UID to each file that has none, and writes them down. It runs under the lock.
+func (m *Mailbox) number(r *reading) error {
+	list, _, err := m.readList(true) // another program may have numbered the same files
+	if err != nil {
+		return err
+	}
+	if list != nil && r.prev.UIDValidity != 0 && list.validity != r.prev.UIDValidity {
+		reason := goneError("its UIDVALIDITY was changed by another program")
+		m.vanish(reason)
+		return reason
+	}
+	rewrite := false
+	if list == nil {
+		rewrite = true
+		list = &uidlist{version: 3, validity: r.prev.UIDValidity, next: max(r.prev.UIDNext, 1), guid: m.guid}
+		if list.validity == 0 {
+			if list.validity, err = m.acct.nextUIDValidity(); err != nil {
+				return err
+			}
+		}
+	}
+	if list.guid == "" {
+		list.guid, rewrite = newGUID(), true
+	}
+	rewrite = rewrite || list.version != 3
+	list.next = max(list.nextUID(), r.prev.UIDNext, 1)
+
+	// Records that are new since the list was read without the lock.
+	old := r.list
+	r.list = list
+	if old == nil || list.size != old.size || len(list.records) != len(old.records) {
+		r.assign()
+	}
+	if r.dropped() {
+		rewrite = true
+		list.restore(r.prev.Messages, r.lost)
+	}
+
+	bases := make([]string, 0, len(r.files))
+	for base := range r.files {
+		bases = append(bases, base)
+	}
+	slices.SortFunc(bases, compareBases)
+	list.forget(r.files)
+	var appended []byte
+	for _, base := range bases {
+		f := r.files[base]
+		if len(bases) <= slice { // many at once are a first look, and nobody else's to remove
+			if _, err := m.d.stat((&Message{name: f.name, InNew: f.inNew}).path()); err != nil {
+				continue // gone or renamed meanwhile: the next look finds it
+			}
+		}
+		rec := uidRecord{uid: list.nextUID(), base: base}
+		list.records = append(list.records, rec)
+		appended = appendRecord(appended, rec)
+		r.take(rec, f)
+	}
+	if rewrite {
+		err = m.writeList(list)
+	} else if len(appended) > 0 {
+		err = m.appendList(appended)
+	}
+	if err != nil {
+		return err
+	}
+	m.list, err = m.d.stat(listFile)
+	return err
+}
+
+// restore puts back the records of messages that a foreign rewriting took away.
+func (l *uidlist) restore(msgs, lost []*Message) {
+	have := make(map[imap.UID]bool, len(l.records))
+	for _, rec := range l.records {
+		have[rec.uid] = true
+	}
+	for _, msg := range msgs {
+		if !have[msg.UID] && !slices.Contains(lost, msg) {
+			l.records = append(l.records, uidRecord{uid: msg.UID, base: msg.base()})
+		}
+	}
+	slices.SortFunc(l.records, func(a, b uidRecord) int { return int(int64(a.uid) - int64(b.uid)) })
+}
+
+// forget takes away the records of expunged messages whose file names came back: they are other
+// messages now, and of two records of a name the later one counts.
+func (l *uidlist) forget(files map[string]found) {
+	l.records = slices.DeleteFunc(l.records, func(rec uidRecord) bool {
+		_, again := files[rec.base]
+		return again
+	})
+}
+
+// finish publishes what was read.
+func (m *Mailbox) finish(r *reading) {
+	slices.SortFunc(r.messages, func(a, b *Message) int { return int(int64(a.UID) - int64(b.UID)) })
+	next := &Snapshot{
+		Number:      r.number,
+		UIDValidity: r.prev.UIDValidity,
+		UIDNext:     r.prev.UIDNext,
+		Messages:    r.messages,
+		keywords:    r.keywords,
+	}
+	if r.list != nil {
+		m.guid = r.list.guid
+		next.UIDValidity = r.list.validity
+		next.UIDNext = max(next.UIDNext, r.list.nextUID())
+	}
+	if r.prev.Number > 0 && next.UIDNext == r.prev.UIDNext && next.keywords == r.prev.keywords &&
+		slices.Equal(next.Messages, r.prev.Messages) {
+		return // nothing is new
+	}
+	m.mu.Lock()
+	for _, uid := range r.fresh {
+		m.recent[uid] = struct{}{}
+	}
+	m.mu.Unlock()
+	m.publish(next)
+}
+
+// moveNew moves the mail in new/ to cur/, as the first read-write session to see it does.
+func (m *Mailbox) moveNew(ctx context.Context) error {
+	var todo []*Message
+	for _, msg := range m.Snapshot().Messages {
+		if msg.InNew {
+			todo = append(todo, msg)
+		}
+	}
+	if len(todo) == 0 {
+		return nil
+	}
+	moved := make(map[imap.UID]string, len(todo))
+	for part := range slices.Chunk(todo, slice) {
+		err := m.locked(ctx, syncLockWait, func() error {
+			for _, msg := range part {
+				name := msg.name
+				if base, info := splitName(name); info == "" {
+					name = base + ":2,"
+				}
+				if _, err := m.d.stat("cur/" + name); err == nil {
+					continue // never over another file
+				}
+				if err := m.d.rename(msg.path(), "cur/"+name); err == nil {
+					moved[msg.UID] = name
+				} else if !notExist(err) {
+					return err
+				}
+			}
+			return nil
+		})
+		var le *LockError
+		if errors.As(err, &le) {
+			break // it stays in new/ until the lock can be had
+		} else if err != nil {
+			return err
+		}
+	}
+	prev := m.Snapshot()
+	next := *prev
+	next.Number++
+	next.Messages = slices.Clone(prev.Messages)
+	for i, msg := range next.Messages {
+		if name, ok := moved[msg.UID]; ok {
+			next.Messages[i] = msg.with(name, false, next.Number)
+		}
+	}
+	m.publish(&next)
+	if st, err := m.statDirs(); err == nil {
+		m.scanned = st // what we moved needs no look; a look follows anyway, since it was just now
+	}
+	return nil
+}
+
+// readList reads dovecot-uidlist; nil where there is none. One that can't be used counts as none;
+// under the lock it is set aside under another name, never deleted.
+func (m *Mailbox) readList(underLock bool) (*uidlist, fileStat, error) {
+	f, err := m.d.open(listFile)
+	if notExist(err) {
+		return nil, fileStat{}, nil
+	} else if err != nil {
+		return nil, fileStat{}, err
+	}
+	defer f.Close()
+	st, err := statFile(f)
+	if err != nil {
+		return nil, fileStat{}, err
+	}
+	list, problems, err := parseUIDList(f)
+	for i, p := range problems {
+		if i == 10 {
+			m.acct.log().Warn("more of the same", "mailbox", m.Name(), "file", listFile, "problems", len(problems))
+			break
+		}
+		m.acct.log().Warn("line left out", "mailbox", m.Name(), "err", p)
+	}
+	var fe *FormatError
+	if errors.As(err, &fe) && !underLock {
+		return nil, st, nil
+	} else if errors.As(err, &fe) {
+		aside := fmt.Sprintf("%s.broken-%d", listFile, time.Now().Unix())
+		m.acct.log().Error("set aside and made anew", "mailbox", m.Name(), "err", err, "as", aside)
+		if err := m.d.rename(listFile, aside); err != nil && !notExist(err) {
+			return nil, fileStat{}, err
+		}
+		return nil, fileStat{}, nil
+	}
+	return list, st, err
+}
+
+// writeList replaces dovecot-uidlist. It runs under the lock.
+func (m *Mailbox) writeList(l *uidlist) error {
+	return m.replaceFile(listFile, listFile+".tmp", l.encode())
+}
+
+// appendList adds whole records to dovecot-uidlist, in one write: a last line without its end
+// would count as absent. Where the last writer left such a line, it is cut off first. It runs
+// under the lock.
+func (m *Mailbox) appendList(records []byte) error {
+	f, err := m.d.appendTo(listFile)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	st, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	tail := make([]byte, min(st.Size(), 4096))
+	if _, err := f.ReadAt(tail, st.Size()-int64(len(tail))); err != nil && err != io.EOF {
+		return err
+	}
+	if i := bytes.LastIndexByte(tail, '\n'); i != len(tail)-1 {
+		if err := f.Truncate(st.Size() - int64(len(tail)-1-i)); err != nil {
+			return err
+		}
+	}
+	if _, err := f.Write(records); err != nil {
+		f.Truncate(st.Size()) // half a record is worse than none; the error is the write's
+		return err
+	}
+	return f.Sync()
+}
+
+// replaceFile writes a file under a temporary name, makes it durable and renames it into place.
+func (m *Mailbox) replaceFile(name, tmp string, content []byte) error {
+	st, err := m.d.stat("")
+	if err != nil {
+		return err
+	}
+	return m.d.writeFile(name, tmp, content, filePerm(st.mode))
+}
+
+// readKeywords reads dovecot-keywords; none where there is no such file.
+func (m *Mailbox) readKeywords() (keywords, error) {
+	f, err := m.d.open(keysFile)
+	if notExist(err) {
+		return keywords{}, nil
+	} else if err != nil {
+		return keywords{}, err
+	}
+	defer f.Close()
+	k, problems := parseKeywords(f)
+	for _, p := range problems {
+		m.acct.log().Debug("line left out", "mailbox", m.Name(), "err", p)
+	}
+	return k, nil
+}

@@ -1,0 +1,228 @@
+package maildir
+
+import (
+	"bytes"
+	"cmp"
+	"crypto/rand"
+	"encoding/hex"
+	"fmt"
+	"io"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/emersion/go-imap/v2"
+)
+
+// A uidlist is what dovecot-uidlist says (Dovecot maildir-uidlist.c).
+//
+//	3 V1795424725 N12 G<32 hex digits>
+//	7 W1423 :1795424725.M3779P14033.vm,S=130
+//
+// The header names UIDVALIDITY, a UID that was not given to a message when the header was written,
+// and the mailbox's GUID; each record a message by its base name. Fields start with a letter;
+// those that mean nothing here are kept. Version 1 is Courier's form, without letters.
+type uidlist struct {
+	version  int
+	validity uint32
+	next     imap.UID // the header's N
+	guid     string   // "" if the header has none
+	ext      []string // further header fields, as they stand
+	records  []uidRecord
+	size     int64 // bytes in whole lines
+}
+
+// A uidRecord is one message of a uidlist.
+type uidRecord struct {
+	uid    imap.UID
+	fields string // between the UID and the colon, as they stand
+	base   string
+}
+
+// field returns the value of a record's field.
+func (r uidRecord) field(key byte) (string, bool) {
+	for f := range strings.SplitSeq(r.fields, " ") {
+		if f != "" && f[0] == key {
+			return f[1:], true
+		}
+	}
+	return "", false
+}
+
+// withField is the record with a field set.
+func (r uidRecord) withField(key byte, value string) uidRecord {
+	var fields []string
+	for f := range strings.SplitSeq(r.fields, " ") {
+		if f != "" && f[0] != key {
+			fields = append(fields, f)
+		}
+	}
+	r.fields = strings.Join(append(fields, string(key)+value), " ")
+	return r
+}
+
+// parseUIDList reads a uidlist. A record that is wrong is left out and told among the problems,
+// and takes no other one with it. A last line without its end is not there yet. The error is a
+// *FormatError where the header can't be read.
+func parseUIDList(r io.Reader) (*uidlist, []*FormatError, error) {
+	b, err := io.ReadAll(r)
+	if err != nil {
+		return nil, nil, err
+	}
+	text := string(b[:bytes.LastIndexByte(b, '\n')+1])
+	l := &uidlist{size: int64(len(text))}
+	header, rest, ok := strings.Cut(text, "\n")
+	if !ok {
+		return nil, nil, &FormatError{listFile, 1, "no header"}
+	}
+	if err := l.parseHeader(header); err != nil {
+		return nil, nil, err
+	}
+	l.records = make([]uidRecord, 0, strings.Count(rest, "\n"))
+	var problems []*FormatError
+	sorted := true
+	for line := 2; rest != ""; line++ {
+		var s string
+		s, rest, _ = strings.Cut(rest, "\n")
+		rec, reason := l.parseRecord(s)
+		if reason != "" {
+			problems = append(problems, &FormatError{listFile, line, reason})
+			continue
+		}
+		if n := len(l.records); n > 0 && rec.uid <= l.records[n-1].uid {
+			problems = append(problems, &FormatError{listFile, line, fmt.Sprintf("UID %d after %d", rec.uid, l.records[n-1].uid)})
+			sorted = false
+		}
+		l.records = append(l.records, rec)
+	}
+	if !sorted {
+		slices.SortStableFunc(l.records, func(a, b uidRecord) int { return cmp.Compare(a.uid, b.uid) })
+		l.records = slices.CompactFunc(l.records, func(a, b uidRecord) bool { return a.uid == b.uid }) // the first keeps it
+	}
+	return l, append(problems, l.dropRepeated()...), nil
+}
+
+// dropRepeated leaves out all but the last record of a name.
+func (l *uidlist) dropRepeated() []*FormatError {
+	last := make(map[string]imap.UID, len(l.records))
+	for _, rec := range l.records {
+		last[rec.base] = rec.uid
+	}
+	if len(last) == len(l.records) {
+		return nil
+	}
+	var problems []*FormatError
+	l.records = slices.DeleteFunc(l.records, func(rec uidRecord) bool {
+		again := last[rec.base] != rec.uid
+		if again {
+			problems = append(problems, &FormatError{listFile, 0, fmt.Sprintf("%q has UID %d and later %d", rec.base, rec.uid, last[rec.base])})
+		}
+		return again
+	})
+	return problems
+}
+
+func (l *uidlist) parseHeader(s string) error {
+	fields := strings.Fields(s)
+	bad := func(reason string) error { return &FormatError{listFile, 1, reason} }
+	if len(fields) == 0 {
+		return bad("no header")
+	}
+	number := func(s string) uint32 {
+		n, _ := strconv.ParseUint(s, 10, 32) // 0 is refused below
+		return uint32(n)
+	}
+	switch fields[0] {
+	case "1":
+		if len(fields) != 3 {
+			return bad("header of version 1 is not \"1 UIDVALIDITY NEXTUID\"")
+		}
+		l.version, l.validity, l.next = 1, number(fields[1]), imap.UID(number(fields[2]))
+	case "3":
+		l.version = 3
+		for _, f := range fields[1:] {
+			switch f[0] {
+			case 'V':
+				l.validity = number(f[1:])
+			case 'N':
+				l.next = imap.UID(number(f[1:]))
+			case 'G':
+				l.guid = f[1:]
+			default:
+				l.ext = append(l.ext, f)
+			}
+		}
+	default:
+		return bad(fmt.Sprintf("version %.20q; 1 and 3 are known", fields[0]))
+	}
+	if l.validity == 0 || l.next == 0 {
+		return bad("no UIDVALIDITY or no next UID")
+	}
+	if len(l.guid) != 32 || strings.Trim(l.guid, "0123456789abcdefABCDEF") != "" {
+		l.guid = ""
+	}
+	return nil
+}
+
+// parseRecord reads one line; reason says what is wrong with it.
+func (l *uidlist) parseRecord(s string) (rec uidRecord, reason string) {
+	number, rest, _ := strings.Cut(s, " ")
+	uid, err := strconv.ParseUint(number, 10, 32)
+	if err != nil || uid == 0 || uid == 1<<32-1 {
+		return rec, fmt.Sprintf("%.20q is no UID", number)
+	}
+	rec.uid = imap.UID(uid)
+	if l.version == 1 {
+		rec.base = rest
+	} else if strings.HasPrefix(rest, ":") {
+		rec.base = rest[1:]
+	} else if i := strings.Index(rest, " :"); i >= 0 {
+		rec.fields, rec.base = rest[:i], rest[i+2:]
+	}
+	rec.base, _ = splitName(rec.base)
+	if !listedName(rec.base) {
+		return rec, fmt.Sprintf("no file name for UID %d", uid)
+	}
+	return rec, ""
+}
+
+// nextUID is a UID that was never given to a message. The header alone does not tell: it stays as
+// it was when records are appended.
+func (l *uidlist) nextUID() imap.UID {
+	next := max(l.next, 1)
+	if n := len(l.records); n > 0 {
+		next = max(next, l.records[n-1].uid+1)
+	}
+	return next
+}
+
+// encode is the file's content, in version 3.
+func (l *uidlist) encode() []byte {
+	b := fmt.Appendf(nil, "3 V%d N%d G%s", l.validity, l.nextUID(), l.guid)
+	for _, f := range l.ext {
+		b = append(append(b, ' '), f...)
+	}
+	b = append(b, '\n')
+	for _, r := range l.records {
+		b = appendRecord(b, r)
+	}
+	return b
+}
+
+// appendRecord adds the line of a record.
+func appendRecord(b []byte, r uidRecord) []byte {
+	b = strconv.AppendUint(b, uint64(r.uid), 10)
+	b = append(b, ' ')
+	if r.fields != "" {
+		b = append(append(b, r.fields...), ' ')
+	}
+	b = append(append(b, ':'), r.base...)
+	return append(b, '\n')
+}
+
+// newGUID is a mailbox's name for ever: 128 random bits in hex.
+func newGUID() string {
+	var b [16]byte
+	rand.Read(b[:]) // never fails
+	return hex.EncodeToString(b[:])
+}
