@@ -81,38 +81,40 @@ func (m *Mailbox) spool(tmp string, r io.Reader, date time.Time) (stored, virtua
 	return w.stored, w.virtual, err
 }
 
-// An lfWriter turns CRLF into LF and counts what it wrote, in both forms.
+// An lfWriter turns CRLF into LF and counts what it wrote, as it is stored and as it will be read
+// again: with a CR before each LF that has none.
 type lfWriter struct {
 	w               *bufio.Writer
 	cr              bool // a CR waits for what follows
+	last            byte // that was written
 	stored, virtual int64
 }
 
 func (w *lfWriter) Write(b []byte) (int, error) {
 	for _, c := range b {
 		if w.cr && c != '\n' {
-			w.w.WriteByte('\r')
-			w.stored++
-			w.virtual++
+			w.put('\r')
 		}
-		if w.cr = c == '\r'; w.cr {
-			continue
-		}
-		w.w.WriteByte(c) // an error stays with the bufio.Writer
-		w.stored++
-		w.virtual++
-		if c == '\n' {
-			w.virtual++
+		if w.cr = c == '\r'; !w.cr {
+			w.put(c)
 		}
 	}
 	return len(b), nil
 }
 
+func (w *lfWriter) put(c byte) {
+	w.w.WriteByte(c) // an error stays with the bufio.Writer
+	w.stored++
+	w.virtual++
+	if c == '\n' && w.last != '\r' {
+		w.virtual++
+	}
+	w.last = c
+}
+
 func (w *lfWriter) flush() error {
 	if w.cr {
-		w.w.WriteByte('\r')
-		w.stored++
-		w.virtual++
+		w.put('\r')
 	}
 	return w.w.Flush()
 }

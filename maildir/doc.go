@@ -1,2 +1,44 @@
-// Package maildir keeps mailboxes as Maildirs that other programs use at the same time.
+// Package maildir keeps mailboxes as Maildirs that other programs use at the same time: delivery
+// agents, Dovecot, mbsync, mutt, mv and rm. UIDs, keywords and subscriptions are in the files that
+// Dovecot uses, under Dovecot's locks (docs/coexistence.md).
+//
+// # Words
+//
+// A [Snapshot] is one immutable state of a mailbox. A [Mailbox] is one directory, shared by all who
+// have it open in this process; its current snapshot is replaced when something changed. A [Ref]
+// is one user's hold on a mailbox. A ghost is an expunged message that is kept for sessions whose
+// clients were not told yet.
+//
+// # The way of a change
+//
+// Whoever changes the disk, this process or another program, the change becomes visible in one
+// place: sync reads what is there and publishes the next snapshot. Our own commands change the
+// disk and then sync.
+//
+//	dovecot-uidlist, new/, cur/ → reading → Snapshot → who waits on Changed
+//	Store, Expunge, CopyTo, MoveTo, Append → disk → sync
+//
+// # Rules
+//
+// The lock: dovecot-uidlist.lock is held for every rename and unlink in cur/, every move from new/
+// to cur/, every UID that is given, and every write of dovecot-uidlist or dovecot-keywords; in
+// slices of a few hundred files, and never while data comes from a client.
+//
+// Two looks: a message is expunged when two complete scans miss it. A name seen twice is one
+// message.
+//
+// The same directory: a mailbox is the directory that was opened. Before anything is written, it
+// is compared with what stands under the mailbox's name; cur, new and tmp are never made in a
+// place that vanished.
+//
+// # Order of locks
+//
+// Account.names, Mailbox.disk (of two mailboxes the one with the smaller inode first), the lock
+// file, Account.mu, Mailbox.mu.
+//
+// # Why not go-maildir's readers
+//
+// go-maildir's Messages, Unseen and SetFlags assume that one process reads a Maildir. Here many
+// do, so reading and changing are this package's own; go-maildir's Delivery stands in tests for
+// the programs that deliver.
 package maildir

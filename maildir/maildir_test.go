@@ -216,7 +216,7 @@ func TestReopen(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer b.Close()
+		t.Cleanup(func() { b.Close() })
 		s := open(t, b, "INBOX", RefOptions{Selected: true}).Snapshot()
 		wantDump(t, s, `1 kw0; 3 kw2; 4 kw3`)
 		if s.UIDValidity != was.UIDValidity || s.UIDNext != 6 {

@@ -81,6 +81,7 @@ func parseUIDList(r io.Reader) (*uidlist, []*FormatError, error) {
 	l.records = make([]uidRecord, 0, strings.Count(rest, "\n"))
 	var problems []*FormatError
 	sorted := true
+	var highest imap.UID
 	for line := 2; rest != ""; line++ {
 		var s string
 		s, rest, _ = strings.Cut(rest, "\n")
@@ -89,10 +90,11 @@ func parseUIDList(r io.Reader) (*uidlist, []*FormatError, error) {
 			problems = append(problems, &FormatError{listFile, line, reason})
 			continue
 		}
-		if n := len(l.records); n > 0 && rec.uid <= l.records[n-1].uid {
-			problems = append(problems, &FormatError{listFile, line, fmt.Sprintf("UID %d after %d", rec.uid, l.records[n-1].uid)})
+		if rec.uid <= highest {
+			problems = append(problems, &FormatError{listFile, line, fmt.Sprintf("UID %d after %d", rec.uid, highest)})
 			sorted = false
 		}
+		highest = max(highest, rec.uid)
 		l.records = append(l.records, rec)
 	}
 	if !sorted {

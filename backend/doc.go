@@ -1,2 +1,0 @@
-// Package backend serves Maildirs to go-imap's imapserver.
-package backend

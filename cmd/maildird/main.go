@@ -1,4 +1,0 @@
-// Maildird serves Maildirs over IMAP.
-package main
-
-func main() {}

@@ -1,0 +1,188 @@
+// Package peers starts the real programs that tests talk to, on loopback, for as long as a test
+// runs.
+package peers
+
+import (
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"os/user"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+)
+
+// Need skips a test whose peer is not there; where MAILDIR_PEERS is "require", as in make test,
+// it fails.
+func Need(t *testing.T, program string) {
+	t.Helper()
+	_, err := exec.LookPath(program)
+	if err == nil && os.Geteuid() != 0 {
+		err = fmt.Errorf("%s can only be started by root", program)
+	}
+	if err == nil {
+		return
+	}
+	if os.Getenv("MAILDIR_PEERS") == "require" {
+		t.Fatal(err)
+	}
+	t.Skip(err)
+}
+
+// A Dovecot is a running Dovecot. Any user may log in with the password "pass".
+type Dovecot struct {
+	Addr string // of IMAP
+	dir  string
+	gid  int
+	uid  int
+}
+
+// StartDovecot starts Debian's Dovecot and ends it with the test. location is what follows
+// "maildir:~/Maildir" in mail_location, such as ":LAYOUT=fs".
+func StartDovecot(t *testing.T, location string) *Dovecot {
+	t.Helper()
+	Need(t, "dovecot")
+	dir, err := os.MkdirTemp("", "dovecot") // short: it holds the names of sockets
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	if err := os.Chmod(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	owner, err := user.Lookup("mail") // Debian has it
+	if err != nil {
+		t.Fatal(err)
+	}
+	d := &Dovecot{Addr: freeAddr(t), dir: dir}
+	d.uid, _ = strconv.Atoi(owner.Uid)
+	d.gid, _ = strconv.Atoi(owner.Gid)
+	_, port, _ := net.SplitHostPort(d.Addr)
+	conf := filepath.Join(dir, "dovecot.conf")
+	err = os.WriteFile(conf, []byte(strings.NewReplacer("DIR", dir, "PORT", port, "LOCATION", location, "UID", owner.Uid, "GID", owner.Gid).Replace(`
+base_dir = DIR/run
+state_dir = DIR/state
+log_path = DIR/dovecot.log
+protocols = imap
+listen = 127.0.0.1
+ssl = no
+disable_plaintext_auth = no
+first_valid_uid = 0
+first_valid_gid = 0
+mail_location = maildir:~/MaildirLOCATION
+service imap-login {
+  chroot =
+  inet_listener imap {
+    port = PORT
+  }
+  inet_listener imaps {
+    port = 0
+  }
+}
+service anvil {
+  chroot =
+}
+passdb {
+  driver = static
+  args = password=pass
+}
+userdb {
+  driver = static
+  args = uid=UID gid=GID home=DIR/mail/%u
+}
+namespace inbox {
+  inbox = yes
+}
+`)), 0o644)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command("dovecot", "-F", "-c", conf)
+	var out strings.Builder
+	cmd.Stdout, cmd.Stderr = &out, &out
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	exited := make(chan error, 1)
+	go func() { exited <- cmd.Wait() }()
+	t.Cleanup(func() {
+		cmd.Process.Signal(os.Interrupt)
+		<-exited
+	})
+	deadline := time.Now().Add(20 * time.Second)
+	for {
+		c, err := net.Dial("tcp", d.Addr)
+		if err == nil {
+			c.Close()
+			return d
+		}
+		select {
+		case err := <-exited:
+			exited <- err
+			t.Fatalf("dovecot ended: %v\n%s%s", err, out.String(), d.Log(t))
+		case <-time.After(10 * time.Millisecond):
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("dovecot does not listen: %v\n%s", err, out.String())
+		}
+	}
+}
+
+func freeAddr(t *testing.T) string {
+	t.Helper()
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	return ln.Addr().String()
+}
+
+// Maildir is a user's mail root; it need not exist yet.
+func (d *Dovecot) Maildir(t *testing.T, user string) string {
+	t.Helper()
+	home := filepath.Join(d.dir, "mail", user)
+	if err := os.MkdirAll(home, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	d.Own(t, filepath.Dir(home))
+	return filepath.Join(home, "Maildir")
+}
+
+// Own gives what a test made as root to the user that Dovecot reads mail as.
+func (d *Dovecot) Own(t *testing.T, path string) {
+	t.Helper()
+	err := filepath.Walk(path, func(p string, _ os.FileInfo, err error) error {
+		if err != nil {
+			return err
+		}
+		return os.Lchown(p, d.uid, d.gid)
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// Log is all that Dovecot logged.
+func (d *Dovecot) Log(t *testing.T) string {
+	t.Helper()
+	b, err := os.ReadFile(filepath.Join(d.dir, "dovecot.log"))
+	if err != nil && !os.IsNotExist(err) {
+		t.Fatal(err)
+	}
+	return string(b)
+}
+
+var complaint = regexp.MustCompile(`.*(Broken|Duplicate|duplicate|reappeared|lowered|Corrupt|corrupt|overridden|larger than expected|Error:|Panic:).*`)
+
+// WantNoComplaint fails the test if Dovecot complained of what it found on disk.
+func (d *Dovecot) WantNoComplaint(t *testing.T) {
+	t.Helper()
+	for _, line := range complaint.FindAllString(d.Log(t), -1) {
+		t.Errorf("dovecot complains: %s", line)
+	}
+}
