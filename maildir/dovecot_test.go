@@ -123,8 +123,6 @@ func TestDovecotAgrees(t *testing.T) {
 			if err := a.Subscribe(ctx, sub, true); err != nil {
 				t.Fatal(err)
 			}
-			d.Own(t, a.Root())
-
 			c := login(t, d, "ours")
 			wantSame(t, "INBOX", holds(t, inbox), sees(t, c, "INBOX"))
 			wantSame(t, sub, holds(t, box), sees(t, c, sub))
@@ -221,7 +219,6 @@ func TestDovecotMailbox(t *testing.T) {
 			t.Fatalf("Dovecot shows %d messages while flags change, of %d", got, n)
 		}
 	}
-	d.Own(t, root)
 	got := sees(t, c, "INBOX")
 	wantSame(t, "INBOX after marking all read", holds(t, r), got)
 	if !bytes.Contains([]byte(got), []byte(fmt.Sprintf("UIDNEXT %d\n", n+1))) {

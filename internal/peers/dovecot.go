@@ -142,29 +142,22 @@ func freeAddr(t *testing.T) string {
 	return ln.Addr().String()
 }
 
-// Maildir is a user's mail root; it need not exist yet.
+// Maildir makes a user's empty mail root. It belongs to Dovecot's user and, by setgid, all in it to
+// its group, so that the test, which runs as root, and Dovecot share it as two users do.
 func (d *Dovecot) Maildir(t *testing.T, user string) string {
 	t.Helper()
-	home := filepath.Join(d.dir, "mail", user)
-	if err := os.MkdirAll(home, 0o755); err != nil {
-		t.Fatal(err)
+	root := filepath.Join(d.dir, "mail", user, "Maildir")
+	err := os.MkdirAll(root, 0o755)
+	for p := root; err == nil && p != d.dir; p = filepath.Dir(p) {
+		err = os.Chown(p, d.uid, d.gid)
 	}
-	d.Own(t, filepath.Dir(home))
-	return filepath.Join(home, "Maildir")
-}
-
-// Own gives what a test made as root to the user that Dovecot reads mail as.
-func (d *Dovecot) Own(t *testing.T, path string) {
-	t.Helper()
-	err := filepath.Walk(path, func(p string, _ os.FileInfo, err error) error {
-		if err != nil {
-			return err
-		}
-		return os.Lchown(p, d.uid, d.gid)
-	})
+	if err == nil {
+		err = os.Chmod(root, 0o770|os.ModeSetgid)
+	}
 	if err != nil {
 		t.Fatal(err)
 	}
+	return root
 }
 
 // Log is all that Dovecot logged.
