@@ -5,6 +5,8 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -162,8 +164,9 @@ func TestDovecotMailbox(t *testing.T) {
 	d := peers.StartDovecot(t, "")
 	root := d.Maildir(t, "theirs")
 	c := login(t, d, "theirs")
-	const n = 200
-	for i := range n {
+	// So many that a directory takes several reads: renames in between are what hides a file.
+	const appended, n = 100, 3000
+	for i := range appended {
 		text := fmt.Sprintf("Subject: %d\r\n\r\nhello\r\n", i)
 		app := c.Append("INBOX", int64(len(text)), &imap.AppendOptions{Flags: []imap.Flag{imap.Flag(fmt.Sprintf("kw%d", i%20))}})
 		io.WriteString(app, text)
@@ -171,6 +174,15 @@ func TestDovecotMailbox(t *testing.T) {
 			t.Fatal(err)
 		}
 		if _, err := app.Wait(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for i := appended; i < n; i++ {
+		name := filepath.Join(root, "new", fmt.Sprintf("%d.delivered", 2000000000+i))
+		if err := os.WriteFile(name, []byte("Subject: delivered\n\nhello\n"), 0o660); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Chmod(name, 0o660); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -189,7 +201,7 @@ func TestDovecotMailbox(t *testing.T) {
 		t.Errorf("subscriptions %q, %v", subs, err)
 	}
 
-	// Dovecot polls while everything is marked read: it sees the flags and no expunge.
+	// Dovecot polls while everything is marked read and unread again: it sees the flags and no expunge.
 	raw := login(t, d, "theirs")
 	if _, err := raw.Select("INBOX", nil).Wait(); err != nil {
 		t.Fatal(err)
@@ -200,8 +212,14 @@ func TestDovecotMailbox(t *testing.T) {
 		for _, msg := range r.Snapshot().Messages {
 			uids = append(uids, msg.UID)
 		}
-		_, err := r.Store(ctx, uids, imap.StoreFlagsAdd, []imap.Flag{imap.FlagSeen})
-		done <- err
+		for i := range 9 { // ends with all read
+			op := []imap.StoreFlagsOp{imap.StoreFlagsAdd, imap.StoreFlagsDel}[i%2]
+			if _, err := r.Store(ctx, uids, op, []imap.Flag{imap.FlagSeen}); err != nil {
+				done <- err
+				return
+			}
+		}
+		done <- nil
 	}()
 	for running := true; running; {
 		select {
