@@ -33,7 +33,7 @@ func parseSubscriptions(r io.Reader, sep string) (*subscriptions, error) {
 		s.version = 2
 	}
 	for line := range strings.SplitSeq(text, "\n") {
-		line = strings.TrimSuffix(line, "\r")
+		line = strings.TrimRight(line, "\r")
 		if line == "" {
 			continue
 		}
