@@ -1,0 +1,175 @@
+package wire
+
+import (
+	"bytes"
+	"strconv"
+	"strings"
+	"unicode"
+)
+
+// An input is what a client has sent and the server has not read, and where in its commands the client stands.
+// The package comment tells the rules.
+type input struct {
+	buf    []byte // received, not read by the server
+	lent   bool   // buf is memory of the caller of add
+	ready  int    // bytes at the start of buf that the server may read
+	lit    int64  // bytes of a literal that follow them
+	begun  bool   // a command has begun and is not answered
+	more   bool   // a literal and the rest of a line belong to it still
+	waits  bool   // the client sends them only when it is asked to: nothing of the literal was received
+	refuse bool   // they go nowhere: the command is answered
+}
+
+// add appends p to what was received. p may be kept until own is called.
+func (in *input) add(p []byte) {
+	if len(in.buf) == 0 {
+		in.buf, in.lent = p, true
+		return
+	}
+	in.buf = append(in.buf, p...)
+}
+
+// own makes the memory of buf our own, and gives it back when it is empty: an idle connection has
+// none.
+func (in *input) own() {
+	switch {
+	case len(in.buf) == 0:
+		in.buf = nil
+	case in.lent:
+		in.buf = bytes.Clone(in.buf)
+	}
+	in.lent = false
+}
+
+// read moves bytes that are ready to p, which may be the memory that add was given.
+func (in *input) read(p []byte) int {
+	n := copy(p, in.buf[:in.ready])
+	in.buf = in.buf[n:]
+	in.ready -= n
+	return n
+}
+
+// rest makes the unfinished line at the end of all input ready, and reports whether there is one.
+func (in *input) rest() bool {
+	if in.refuse {
+		return false
+	}
+	in.ready = len(in.buf)
+	return in.ready > 0
+}
+
+// tooLong reports whether the line that next cannot complete is longer than allowed.
+func (in *input) tooLong() bool {
+	return len(in.buf) >= maxLine
+}
+
+// answered tells that the server has written a tagged line. Nothing may be ready.
+func (in *input) answered() {
+	if in.more && !in.waits {
+		in.refuse = true
+		return
+	}
+	in.begin()
+}
+
+// begin makes the next line the first of a command.
+func (in *input) begin() {
+	in.begun, in.more, in.waits, in.refuse, in.lit = false, false, false, false, 0
+}
+
+// next makes the next line or the next bytes of a literal ready, as far as they were received. Nothing
+// may be ready before. It returns the line if a command begins with it.
+func (in *input) next() []byte {
+	for {
+		if n := int(min(in.lit, int64(len(in.buf)))); n > 0 {
+			in.lit -= int64(n)
+			in.waits = false
+			if !in.refuse {
+				in.ready = n
+				return nil
+			}
+			in.buf = in.buf[n:]
+		}
+		if in.lit > 0 {
+			return nil
+		}
+
+		end := bytes.IndexByte(in.buf[:min(len(in.buf), maxLine)], '\n') + 1
+		if end == 0 {
+			return nil
+		}
+		line := in.buf[:end]
+		if !in.begun && len(trimEOL(line)) == 0 {
+			in.buf = in.buf[end:]
+			continue
+		}
+		first := !in.begun
+		in.begun = true
+		in.lit, in.waits, in.more = literal(line)
+		switch {
+		case !in.refuse:
+			in.ready = end
+			if first {
+				return line
+			}
+			return nil
+		case in.more && !in.waits:
+			in.buf = in.buf[end:]
+		default:
+			in.buf = in.buf[end:]
+			in.begin()
+		}
+	}
+}
+
+// trimEOL returns the line without its end, LF or CRLF.
+func trimEOL(line []byte) []byte {
+	return bytes.TrimSuffix(bytes.TrimSuffix(line, []byte("\n")), []byte("\r"))
+}
+
+// literal reports whether a line ends with the announcement of a literal (RFC 9051 section 9, literal and
+// literal8), its size, and whether the client waits to be asked for it. As in go-imap a space may
+// stand behind it.
+func literal(line []byte) (size int64, waits, ok bool) {
+	line = bytes.TrimSuffix(trimEOL(line), []byte(" "))
+	line, ok = bytes.CutSuffix(line, []byte("}"))
+	if !ok {
+		return 0, false, false
+	}
+	line, nonSync := bytes.CutSuffix(line, []byte("+"))
+	digits := line[bytes.LastIndexByte(line, '{')+1:]
+	if len(digits) == len(line) { // no brace
+		return 0, false, false
+	}
+	for _, b := range digits {
+		if b < '0' || b > '9' {
+			return 0, false, false
+		}
+	}
+	size, err := strconv.ParseInt(string(digits), 10, 64)
+	if err != nil {
+		return 0, false, false
+	}
+	return size, !nonSync, true
+}
+
+// command splits a line that begins a command into its tag and its name, upper case, as go-imap reads them.
+// It reports whether there are both; args is what follows the name.
+func command(line []byte) (tag, name string, args []byte, ok bool) {
+	t, rest, ok := bytes.Cut(trimEOL(line), []byte(" "))
+	if !ok || len(t) == 0 || !isAtom(t) {
+		return "", "", nil, false
+	}
+	n, args, _ := bytes.Cut(rest, []byte(" "))
+	return string(t), string(bytes.ToUpper(n)), args, true
+}
+
+// isAtom reports whether go-imap reads b as an atom.
+func isAtom(b []byte) bool {
+	for _, ch := range b {
+		if strings.IndexByte("(){ %*\"\\]", ch) >= 0 || unicode.IsControl(rune(ch)) {
+			return false
+		}
+	}
+	return true
+}
