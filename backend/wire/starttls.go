@@ -40,10 +40,11 @@ func (c *Conn) intercept(line []byte) (tag string, ok bool) {
 // startTLS answers STARTTLS, shakes hands and gives the connection to the listener of the
 // encrypted ones. It returns what Read has to return: io.EOF if all went well.
 func (c *Conn) startTLS(tag string) error {
-	if len(c.in.buf) > c.in.ready {
+	pipelined := len(c.in.buf) > c.in.ready
+	c.in = input{} // a server that reads on after an error gets nothing
+	if pipelined {
 		return ErrPipelinedSTARTTLS
 	}
-	c.in = input{}
 
 	c.mu.Lock()
 	c.away = true // what another goroutine writes, a BYE at shutdown, may not get into the handshake
