@@ -300,7 +300,7 @@ func (c *Conn) seeLocked(p []byte) []byte {
 		}
 	case begins:
 		c.answered = true
-		if status, ok := bytes.CutPrefix(p, []byte(c.authTag)); ok && c.authTag != "" && bytes.HasPrefix(status, []byte(" OK ")) {
+		if status, ok := bytes.CutPrefix(p, []byte(c.authTag)); ok && bytes.HasPrefix(status, []byte(" OK ")) {
 			c.authed = c.authOK
 		}
 		c.authTag = ""

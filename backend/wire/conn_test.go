@@ -265,6 +265,28 @@ func TestClose(t *testing.T) {
 	}
 }
 
+// TestCloseTLS has a client that does not read the goodbye of TLS.
+func TestCloseTLS(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		client, below := net.Pipe()
+		defer client.Close()
+		tc := tls.Server(below, serverTLS)
+		go tc.Handshake()
+		client = tls.Client(client, clientTLS)
+		if err := client.(*tls.Conn).Handshake(); err != nil {
+			t.Fatal(err)
+		}
+		server := wrap(t, tc, nil)
+		io.WriteString(server, "* BYE Shutting down\r\n")
+		go client.Read(make([]byte, 100))
+		begin := time.Now()
+		server.Close()
+		if took := time.Since(begin); took != time.Second {
+			t.Errorf("Close took %v", took)
+		}
+	})
+}
+
 // TestReadDeadline reads on after a timeout that came in the middle of a line.
 func TestReadDeadline(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -14,7 +14,8 @@ type Options struct {
 	// TLSConfig is what a client gets that asks for STARTTLS. If nil, the command goes to the server,
 	// which must not have a TLSConfig either: it would speak TLS through a Conn that expects lines.
 	TLSConfig *tls.Config
-	// HandshakeTimeout limits a TLS handshake; 0 is 30 seconds.
+	// HandshakeTimeout limits a TLS handshake; 0 is 30 seconds. The server's read deadline holds as
+	// well.
 	HandshakeTimeout time.Duration
 	// WriteTimeout limits how long a client may take no byte of what is written to it; its
 	// connection is closed then. It replaces the write deadlines that the server sets. 0 is 5 minutes.
@@ -159,8 +160,8 @@ func network(addr net.Addr) (netip.Prefix, bool) {
 	if ip.Is6() {
 		bits = 64
 	}
-	prefix, err := ip.Prefix(bits)
-	return prefix, err == nil
+	prefix, _ := ip.Prefix(bits)
+	return prefix, prefix.IsValid()
 }
 
 // refuse tells a client that it is one too many, and closes its connection.

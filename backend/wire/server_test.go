@@ -34,6 +34,8 @@ type server struct {
 	ln    *wire.Listener
 	user  *imapmemserver.User
 	conns chan *imapserver.Conn // those that began, oldest first
+	full  atomic.Bool           // sessions are refused
+	idle  chan uint32           // numbers of messages that sessions are told in IDLE
 	*counter
 }
 
@@ -69,6 +71,7 @@ func start(tb testing.TB, plain bool, o *wire.Options) *server {
 	s := &server{
 		user:    imapmemserver.NewUser("alice", "secret"),
 		conns:   make(chan *imapserver.Conn, 1000),
+		idle:    make(chan uint32),
 		counter: new(counter),
 	}
 	if err := s.user.Create("INBOX", nil); err != nil {
@@ -79,7 +82,10 @@ func start(tb testing.TB, plain bool, o *wire.Options) *server {
 	opts := imapserver.Options{
 		NewSession: func(c *imapserver.Conn) (imapserver.Session, *imapserver.GreetingData, error) {
 			s.conns <- c
-			return mem.NewSession(), nil, nil
+			if s.full.Load() {
+				return nil, nil, &imap.Error{Type: imap.StatusResponseTypeBye, Text: "Full"}
+			}
+			return session{mem.NewSession().(imapserver.SessionIMAP4rev2), s}, nil, nil
 		},
 		Caps:         imap.CapSet{imap.CapIMAP4rev1: {}, imap.CapIMAP4rev2: {}},
 		Logger:       quiet{},
@@ -105,6 +111,25 @@ func start(tb testing.TB, plain bool, o *wire.Options) *server {
 	return s
 }
 
+// A session has its own Idle: that of the in-memory server may miss what comes while it begins.
+type session struct {
+	imapserver.SessionIMAP4rev2
+	server *server
+}
+
+func (s session) Idle(w *imapserver.UpdateWriter, stop <-chan struct{}) error {
+	for {
+		select {
+		case n := <-s.server.idle:
+			if err := w.WriteNumMessages(n); err != nil {
+				return err
+			}
+		case <-stop:
+			return nil
+		}
+	}
+}
+
 func serve(tb testing.TB, s *imapserver.Server, ln net.Listener) {
 	served := make(chan error)
 	go func() { served <- s.Serve(ln) }()
@@ -123,16 +148,11 @@ func (quiet) Printf(string, ...any) {}
 // fill puts n messages into INBOX.
 func (s *server) fill(tb testing.TB, n int) {
 	tb.Helper()
-	for range n {
-		s.deliver(tb)
-	}
-}
-
-func (s *server) deliver(tb testing.TB) {
-	tb.Helper()
 	const mail = "Subject: hello\r\n\r\nHello.\r\n"
-	if _, err := s.user.Append("INBOX", literal{strings.NewReader(mail), int64(len(mail))}, &imap.AppendOptions{}); err != nil {
-		tb.Fatal(err)
+	for range n {
+		if _, err := s.user.Append("INBOX", literal{strings.NewReader(mail), int64(len(mail))}, &imap.AppendOptions{}); err != nil {
+			tb.Fatal(err)
+		}
 	}
 }
 
@@ -369,7 +389,7 @@ func TestGathered(t *testing.T) {
 	}
 }
 
-// TestIdle delivers while a client waits in IDLE and says nothing.
+// TestIdle has updates while a client waits in IDLE and says nothing.
 func TestIdle(t *testing.T) {
 	s := start(t, true, &wire.Options{})
 	c := s.dial(t)
@@ -380,9 +400,9 @@ func TestIdle(t *testing.T) {
 	c.until("a OK ")
 	c.send("b IDLE\r\n")
 	c.expect("+ ")
-	for n := range 20 {
-		s.deliver(t)
-		c.expect(fmt.Sprintf("* %d EXISTS", n+1))
+	for n := range uint32(20) {
+		s.idle <- n
+		c.expect(fmt.Sprintf("* %d EXISTS", n))
 	}
 	c.send("DONE\r\n\r\nc NOOP\r\n")
 	c.expect("b OK ", "c OK ")
@@ -514,6 +534,74 @@ func TestSTARTTLSAfterFailedLogin(t *testing.T) {
 	c = newClient(t, tls.Client(c.conn, clientTLS))
 	c.send(login)
 	c.expect("l OK ")
+}
+
+// TestSTARTTLSWhen has what may come before STARTTLS, and whether wire answers it or the server is to.
+func TestSTARTTLSWhen(t *testing.T) {
+	long := strings.Repeat("x", 4096)
+	for _, tt := range []struct {
+		name    string
+		dialog  []string // what the server writes, and after "C: " what it reads
+		answers bool
+	}{
+		{"greeting", []string{"* OK hello\r\n"}, true},
+		{"already logged in", []string{"* PREAUTH hello\r\n"}, false},
+		{"login", []string{"* OK hello\r\n", "C: a LOGIN x y\r\n", "a OK done\r\n"}, false},
+		{"authenticate", []string{"C: a authenticate PLAIN\r\n", "+ \r\n", "C: AHgAeQ==\r\n", "a OK done\r\n"}, false},
+		{"failed login", []string{"C: a LOGIN x y\r\n", "a NO no\r\n"}, true},
+		{"failed login, then OK to another command",
+			[]string{"C: a LOGIN x y\r\n", "a NO no\r\n", "C: a NOOP\r\n", "a OK done\r\n"}, true},
+		{"failed login with a line in two writes",
+			[]string{"C: a LOGIN x y\r\n", "* OK " + long, "a OK fooled\r\n", "a NO no\r\n"}, true},
+		{"tag that begins another", []string{"C: a LOGIN x y\r\n", "aa OK done\r\n"}, true},
+		{"logged out", []string{"C: a LOGIN x y\r\n", "a OK done\r\n", "C: b UNAUTHENTICATE\r\n", "b OK done\r\n"}, true},
+		{"failed to log out", []string{"C: a LOGIN x y\r\n", "a OK done\r\n", "C: b UNAUTHENTICATE\r\n", "b BAD no\r\n"}, false},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			server, client := pipe(t, &wire.Options{TLSConfig: serverTLS})
+			answers := make(chan bool, 1)
+			go func() {
+				sc := bufio.NewScanner(client)
+				for sc.Scan() && !strings.HasPrefix(sc.Text(), "s OK Begin TLS") {
+				}
+				answers <- strings.HasPrefix(sc.Text(), "s OK")
+				client.Close()
+			}()
+			go func() {
+				for _, step := range tt.dialog {
+					if line, ok := strings.CutPrefix(step, "C: "); ok {
+						io.WriteString(client, line)
+					}
+				}
+				io.WriteString(client, "s STARTTLS\r\n")
+			}()
+			for _, step := range tt.dialog {
+				if line, ok := strings.CutPrefix(step, "C: "); !ok {
+					io.WriteString(server, step)
+				} else if got := read(t, server, len(line)); got != line {
+					t.Fatalf("got %q, want %q", got, line)
+				}
+			}
+			_, err := server.Read(make([]byte, 1))
+			client.Close()
+			if answered := <-answers; answered != tt.answers || answered == (err == nil) {
+				t.Errorf("STARTTLS answered by wire: %v, want %v (Read: %v)", answered, tt.answers, err)
+			}
+		})
+	}
+}
+
+// TestGreetingBye has a second server that sends the client away.
+func TestGreetingBye(t *testing.T) {
+	s := start(t, false, &wire.Options{TLSConfig: serverTLS})
+	c := s.dial(t)
+	c.expect("* OK ")
+	s.full.Store(true)
+	c.send("a STARTTLS\r\n")
+	c.expect("a OK ")
+	c = newClient(t, tls.Client(c.conn, clientTLS))
+	c.expect("* BYE Full")
+	c.closed()
 }
 
 // TestByeDuringHandshake says goodbye while the client and the server are between two protocols.

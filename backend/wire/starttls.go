@@ -5,7 +5,6 @@ import (
 	"errors"
 	"io"
 	"net"
-	"time"
 )
 
 // ErrPipelinedSTARTTLS is returned by Read when a client, or someone between, sent more behind
@@ -55,7 +54,6 @@ func (c *Conn) startTLS(tag string) error {
 		return err
 	}
 
-	c.conn.SetDeadline(time.Time{})
 	next := newConn(c.ln, tls.Server(c.conn, c.ln.opts.TLSConfig), c.release)
 	next.mute = true
 	if err := next.handshake(); err != nil {
