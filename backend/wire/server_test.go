@@ -111,6 +111,18 @@ func start(tb testing.TB, plain bool, o *wire.Options) *server {
 	return s
 }
 
+// An announcing listener tells of the first Accept.
+type announcing struct {
+	net.Listener
+	once    sync.Once
+	accepts chan struct{}
+}
+
+func (l *announcing) Accept() (net.Conn, error) {
+	l.once.Do(func() { close(l.accepts) })
+	return l.Listener.Accept()
+}
+
 // A session has its own Idle: that of the in-memory server may miss what comes while it begins.
 type session struct {
 	imapserver.SessionIMAP4rev2
@@ -132,8 +144,10 @@ func (s session) Idle(w *imapserver.UpdateWriter, stop <-chan struct{}) error {
 
 func serve(tb testing.TB, s *imapserver.Server, ln net.Listener) {
 	served := make(chan error)
-	go func() { served <- s.Serve(ln) }()
+	accepts := make(chan struct{})
+	go func() { served <- s.Serve(&announcing{Listener: ln, accepts: accepts}) }()
 	tb.Cleanup(func() {
+		<-accepts // a Close before Serve has begun is a race in go-imap
 		s.Close()
 		if err := <-served; err != nil {
 			tb.Errorf("Serve: %v", err)
