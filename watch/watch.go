@@ -2,209 +2,214 @@ package watch
 
 import (
 	"errors"
+	"io/fs"
 	"log/slog"
-	"os"
-	"path/filepath"
 	"sync"
+	"sync/atomic"
+	"syscall"
 	"time"
-
-	"github.com/fsnotify/fsnotify"
 )
 
-// Options says how to watch. The zero value is fine.
+// A Hint says that something in a watched directory may have changed.
+type Hint struct {
+	// Name is the name of a file in the directory that was made, renamed (the old name and the new
+	// one get a hint each), written to or removed. Empty: look at all of it.
+	Name string
+}
+
+// A Source hears of changes in directories.
+type Source interface {
+	// Watch calls hint for changes in dir from now on until stop is called, as Watcher.Watch tells,
+	// or lost, which it calls once, without a hint before it, when dir is not watched any longer:
+	// it was removed or another directory took its name. Neither is called with a lock held. stop may be called
+	// after lost, and several times.
+	//
+	// Watch fails if dir cannot be watched.
+	Watch(dir string, hint func(Hint), lost func()) (stop func(), err error)
+	// Close ends all watching. When it returns hint and lost are not running, and won't be called.
+	Close() error
+}
+
+// Options are the options of a Watcher. The zero value is ready to use.
 type Options struct {
-	// Poll makes every directory be polled, as if the system could not tell of changes.
+	// Poll makes the Watcher poll every directory.
 	Poll bool
-	// Interval is how often a directory is polled; 0 is 5 s.
+	// Interval is the time between two looks at a polled directory; 0 is 5 seconds.
 	Interval time.Duration
-	// Logger hears of directories that have to be polled; nil is slog.Default().
+	// Logger hears why directories are polled, each reason once; nil is slog.Default().
 	Logger *slog.Logger
 }
 
-// A Watcher watches directories, one instance for a process. Its methods may be called by several
-// goroutines.
-type Watcher struct {
-	o    Options
-	fsn  *fsnotify.Watcher // nil: everything is polled
-	done chan struct{}
-	wg   sync.WaitGroup
-
-	mu   sync.Mutex // guards dirs; not held while a hint is given
-	dirs map[string]*watched
-}
-
-// watched is a directory and who wants to hear of it.
-type watched struct {
-	hints map[*func()]struct{}
-	poll  chan struct{} // closed to end the polling; nil: not polled
-}
-
-// Stats counts what is watched.
+// Stats is what a Watcher did and does.
 type Stats struct {
-	Watched int // directories whose changes the system tells
-	Polled  int // directories that are polled
+	Watched   int    // calls of Watch in force that are served by events
+	Polled    int    // calls of Watch in force that are served by polling
+	Overflows uint64 // times that events came faster than they were read, so that some were lost
+	Hints     uint64 // hints given
 }
 
-// New makes a Watcher. Where the system's events can't be had, it polls, and says so in the log.
+// A Watcher watches directories. Its methods may be called by several goroutines at once.
+type Watcher struct {
+	events Source // nil: there are none
+	poll   Source
+	log    *slog.Logger
+
+	watched, polled  atomic.Int64
+	overflows, hints atomic.Uint64
+	told             sync.Map // reasons that were logged
+}
+
+// New returns a Watcher. If there is no inotify instance to be had, it polls everything.
 func New(o Options) *Watcher {
+	w := newWatcher(o)
+	if o.Poll {
+		return w
+	}
+	events, err := newInotify(func() { w.overflows.Add(1) })
+	if err != nil {
+		w.logOnce("all directories are polled: no inotify", err)
+		return w
+	}
+	w.events = events
+	return w
+}
+
+// newWatcher returns a Watcher that polls.
+func newWatcher(o Options) *Watcher {
 	if o.Interval == 0 {
 		o.Interval = 5 * time.Second
 	}
 	if o.Logger == nil {
 		o.Logger = slog.Default()
 	}
-	w := &Watcher{o: o, done: make(chan struct{}), dirs: map[string]*watched{}}
-	if o.Poll {
-		return w
-	}
-	fsn, err := fsnotify.NewBufferedWatcher(4096)
-	if err != nil {
-		o.Logger.Warn("every directory is polled", "err", err)
-		return w
-	}
-	w.fsn = fsn
-	w.wg.Go(w.events)
-	return w
+	return &Watcher{poll: newPoller(o.Interval), log: o.Logger}
 }
 
-// Close ends all watching and waits until no hint is given any more.
-func (w *Watcher) Close() error {
-	close(w.done)
-	var err error
-	if w.fsn != nil {
-		err = w.fsn.Close()
-	}
-	w.wg.Wait()
-	return err
+// Watch calls hint for each change in dir until stop is called. Not what changes below
+// its subdirectories.
+//
+// It does not fail: a directory for which no events can be had is polled. One that is removed or
+// moved gets a hint without a name, and what takes its place is polled.
+//
+// hint is called on a goroutine that others wait for: it must not block. Calls for one Watch do not
+// overlap. It may call stop, and Watch.
+//
+// stop may be called several times. No call of hint begins after it has returned, but as with
+// [time.AfterFunc] one that has begun may still be running.
+func (w *Watcher) Watch(dir string, hint func(Hint)) (stop func()) {
+	s := &subscription{w: w, dir: dir, hint: hint}
+	s.start()
+	return s.stop
 }
 
-// Stats tells how much is watched.
+// Stats returns what the Watcher did and does.
 func (w *Watcher) Stats() Stats {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	var s Stats
-	for _, d := range w.dirs {
-		if d.poll != nil {
-			s.Polled++
-		} else {
-			s.Watched++
-		}
+	return Stats{
+		Watched:   int(w.watched.Load()),
+		Polled:    int(w.polled.Load()),
+		Overflows: w.overflows.Load(),
+		Hints:     w.hints.Load(),
 	}
-	return s
 }
 
-// Watch calls hint after changes in dir until stop is called. hint must not block; it may still be
-// running, once, when stop returns.
-func (w *Watcher) Watch(dir string, hint func()) (stop func()) {
-	dir = filepath.Clean(dir)
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	d := w.dirs[dir]
-	if d == nil {
-		d = &watched{hints: map[*func()]struct{}{}}
-		w.dirs[dir] = d
-		err := errors.New("polling was asked for")
-		if w.fsn != nil {
-			if err = w.fsn.Add(dir); err != nil {
-				w.o.Logger.Warn("directory is polled", "dir", dir, "err", err)
-			}
-		}
-		if err != nil {
-			d.poll = make(chan struct{})
-			w.wg.Go(func() { w.poll(dir, d.poll) })
-		}
+// Close ends all watching. When it returns no hint is running or will be. A hint must not call it,
+// and Watch must not be called after it.
+func (w *Watcher) Close() error {
+	var err error
+	if w.events != nil {
+		err = w.events.Close()
 	}
-	d.hints[&hint] = struct{}{}
-	return sync.OnceFunc(func() { w.stop(dir, &hint) })
+	return errors.Join(err, w.poll.Close())
 }
 
-func (w *Watcher) stop(dir string, hint *func()) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	d := w.dirs[dir]
-	delete(d.hints, hint)
-	if len(d.hints) > 0 {
+// logOnce tells why directories are polled, unless it has done so for that reason.
+func (w *Watcher) logOnce(msg string, err error) {
+	if _, told := w.told.LoadOrStore(msg, true); !told {
+		w.log.Warn(msg, "err", err)
+	}
+}
+
+// A subscription is one call of Watch.
+type subscription struct {
+	w    *Watcher
+	dir  string
+	hint func(Hint)
+
+	stopped atomic.Bool
+
+	mu    sync.Mutex    // guards the fields below; held while a source is asked to watch
+	end   func()        // ends what the source does; nil when stopped
+	count *atomic.Int64 // where the subscription is counted
+}
+
+func (s *subscription) start() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.w.events == nil {
+		s.pollLocked()
 		return
 	}
-	delete(w.dirs, dir)
-	if d.poll != nil {
-		close(d.poll)
-	} else {
-		w.fsn.Remove(dir) // fails when the directory is gone, and the watch with it
+	end, err := s.w.events.Watch(s.dir, s.give, s.lost)
+	switch {
+	case err == nil:
+		s.end, s.count = end, &s.w.watched
+		s.count.Add(1)
+		return
+	case errors.Is(err, fs.ErrNotExist): // not worth a line: it may appear later
+	case errors.Is(err, syscall.ENOSPC):
+		s.w.logOnce("directories are polled: the limit fs.inotify.max_user_watches is reached", err)
+	case errors.Is(err, errNoEvents):
+		s.w.logOnce("directories are polled: their file system does not tell of changes made elsewhere", err)
+	default:
+		s.w.logOnce("directories are polled: inotify fails", err)
 	}
+	s.pollLocked()
 }
 
-// events turns the system's events into hints.
-func (w *Watcher) events() {
-	for {
-		select {
-		case e, ok := <-w.fsn.Events:
-			if !ok {
-				return
-			}
-			w.tell(filepath.Dir(e.Name))
-			w.tell(e.Name) // the directory itself went away
-		case err, ok := <-w.fsn.Errors:
-			if !ok {
-				return
-			}
-			w.o.Logger.Warn("events were lost", "err", err)
-			w.mu.Lock()
-			var all []string
-			for dir := range w.dirs {
-				all = append(all, dir)
-			}
-			w.mu.Unlock()
-			for _, dir := range all {
-				w.tell(dir)
-			}
-		}
-	}
-}
+// errNoEvents is why a directory on a network file system is not watched.
+var errNoEvents = errors.New("file system without events")
 
-func (w *Watcher) tell(dir string) {
-	w.mu.Lock()
-	var hints []func()
-	if d := w.dirs[dir]; d != nil {
-		for hint := range d.hints {
-			hints = append(hints, *hint)
-		}
-	}
-	w.mu.Unlock()
-	for _, hint := range hints {
-		hint()
-	}
-}
-
-// tick is how long a directory may go on changing under one modification time.
-const tick = 20 * time.Millisecond
-
-// poll looks at a directory's modification time now and then.
-func (w *Watcher) poll(dir string, stop <-chan struct{}) {
-	t := time.NewTicker(w.o.Interval)
-	defer t.Stop()
-	last := look(dir)
-	for {
-		select {
-		case <-w.done:
-			return
-		case <-stop:
-			return
-		case <-t.C:
-			// A change may leave the time as it is when it comes right after another one: a
-			// directory that changed lately is told again.
-			if now := look(dir); !now.Equal(last) || time.Since(now) < 2*w.o.Interval+tick {
-				last = now
-				w.tell(dir)
-			}
-		}
-	}
-}
-
-func look(dir string) time.Time {
-	fi, err := os.Stat(dir)
+func (s *subscription) pollLocked() {
+	end, err := s.w.poll.Watch(s.dir, s.give, nil)
 	if err != nil {
-		return time.Time{}
+		return // the Watcher is closed
 	}
-	return fi.ModTime()
+	s.end, s.count = end, &s.w.polled
+	s.count.Add(1)
+}
+
+func (s *subscription) give(h Hint) {
+	if !s.stopped.Load() {
+		s.w.hints.Add(1)
+		s.hint(h)
+	}
+}
+
+// lost polls the directory in place of the source that has lost it.
+func (s *subscription) lost() {
+	s.mu.Lock()
+	if s.stopped.Load() {
+		s.mu.Unlock()
+		return
+	}
+	s.w.log.Info("directory was removed or moved, and is polled", "dir", s.dir)
+	s.endLocked()
+	s.pollLocked()
+	s.mu.Unlock()
+	s.give(Hint{})
+}
+
+func (s *subscription) stop() {
+	s.stopped.Store(true)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.endLocked()
+}
+
+func (s *subscription) endLocked() {
+	if s.end != nil {
+		s.end()
+		s.end = nil
+		s.count.Add(-1)
+	}
 }

@@ -1,0 +1,270 @@
+package watch
+
+import (
+	"errors"
+	"fmt"
+	"path/filepath"
+	"strings"
+	"sync"
+
+	"github.com/fsnotify/fsnotify"
+	"golang.org/x/sys/unix"
+)
+
+// An inotify is the Source of events.
+//
+// inotify knows directories by their inode, fsnotify by the path that it first heard of. So they are
+// counted by inode here, and everybody who watches one under whatever path shares its watch.
+type inotify struct {
+	fs       *fsnotify.Watcher
+	overflow func()        // called for each overflow
+	done     chan struct{} // closed when run has ended
+
+	mu     sync.Mutex // guards the fields below and those of watched; fsnotify is called with it held
+	byID   map[fileID]*watched
+	byPath map[string]*watched
+	gone   []*watched // forgotten, and those who watched do not know
+
+	poke chan struct{} // has a token when there is something in gone
+}
+
+// A fileID says which directory it is, whatever it is called.
+type fileID struct{ dev, ino uint64 }
+
+// A watched is a directory that fsnotify watches for us.
+type watched struct {
+	id   fileID
+	path string // for fsnotify
+	subs []*listener
+}
+
+// A listener is a call of Watch.
+type listener struct {
+	hint func(Hint)
+	lost func()
+}
+
+func newInotify(overflow func()) (Source, error) {
+	fs, err := fsnotify.NewWatcher()
+	if err != nil {
+		return nil, err
+	}
+	in := &inotify{
+		fs:       fs,
+		overflow: overflow,
+		done:     make(chan struct{}),
+		byID:     make(map[fileID]*watched),
+		byPath:   make(map[string]*watched),
+		poke:     make(chan struct{}, 1),
+	}
+	go in.run()
+	return in, nil
+}
+
+func (in *inotify) Watch(dir string, hint func(Hint), lost func()) (stop func(), err error) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	id, err := identify(dir)
+	if err != nil {
+		return nil, err
+	}
+	d := in.byID[id]
+	if d == nil {
+		path := filepath.Clean(dir)
+		if old := in.byPath[path]; old != nil {
+			// Another directory has taken the name, and the event that tells so is to come. fsnotify
+			// would drop that one, as it knows one directory for a path.
+			in.forgetLocked(old)
+			in.gone = append(in.gone, old)
+			select {
+			case in.poke <- struct{}{}:
+			default:
+			}
+		}
+		if err := in.fs.Add(path); err != nil {
+			return nil, fmt.Errorf("watch %s: %w", path, err)
+		}
+		d = &watched{id: id, path: path}
+		in.byID[id], in.byPath[path] = d, d
+		if now, err := identify(path); err != nil || now != id {
+			in.forgetLocked(d)
+			return nil, fmt.Errorf("watch %s: replaced meanwhile: %w", path, unix.ENOENT)
+		}
+	}
+	l := &listener{hint, lost}
+	d.subs = append(d.subs[:len(d.subs):len(d.subs)], l) // a new slice: others read the old one
+	return func() { in.stop(d, l) }, nil
+}
+
+func (in *inotify) stop(d *watched, l *listener) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	var subs []*listener
+	for _, other := range d.subs {
+		if other != l {
+			subs = append(subs, other)
+		}
+	}
+	d.subs = subs
+	if len(subs) == 0 && in.byID[d.id] == d {
+		in.forgetLocked(d)
+	}
+}
+
+// forgetLocked ends the watch of d.
+func (in *inotify) forgetLocked(d *watched) {
+	delete(in.byID, d.id)
+	delete(in.byPath, d.path)
+	in.fs.Remove(d.path) // fails if the directory is gone: so is the watch then
+}
+
+// Close must not be called by a hint.
+func (in *inotify) Close() error {
+	err := in.fs.Close()
+	<-in.done
+	return err
+}
+
+// run calls the hints, until Close.
+func (in *inotify) run() {
+	defer close(in.done)
+	for {
+		select {
+		case ev, ok := <-in.fs.Events:
+			if !ok {
+				return
+			}
+			in.event(ev)
+		case err, ok := <-in.fs.Errors:
+			if !ok {
+				return
+			}
+			// Any error means that events may be missing.
+			if errors.Is(err, fsnotify.ErrEventOverflow) {
+				in.overflow()
+			}
+			in.mu.Lock()
+			all := make([]*watched, 0, len(in.byID))
+			for _, d := range in.byID {
+				all = append(all, d)
+			}
+			in.mu.Unlock()
+			for _, d := range all {
+				in.check(d)
+			}
+		case <-in.poke:
+			in.mu.Lock()
+			gone := in.gone
+			in.gone = nil
+			in.mu.Unlock()
+			for _, d := range gone {
+				in.lose(d)
+			}
+		}
+	}
+}
+
+// event hands an event to those who watch the directory that it happened in. An event whose name is a
+// watched directory is about that one: it, or the one above it, tells so.
+func (in *inotify) event(ev fsnotify.Event) {
+	slash := strings.LastIndexByte(ev.Name, '/')
+	in.mu.Lock()
+	d := in.byPath[ev.Name]
+	above := in.byPath[ev.Name[:max(slash, 0)]]
+	in.mu.Unlock()
+
+	// A file's attributes change with each link to it, and say nothing about mail.
+	if above != nil && ev.Op != fsnotify.Chmod {
+		in.give(above, Hint{Name: ev.Name[slash+1:]})
+	}
+	switch {
+	case d == nil:
+	case ev.Op == fsnotify.Chmod:
+		in.give(d, Hint{})
+	default:
+		in.check(d)
+	}
+}
+
+// check finds out whether d is still watched under its path, and makes it so. There is a hint if it
+// is.
+func (in *inotify) check(d *watched) {
+	in.mu.Lock()
+	if in.byID[d.id] != d {
+		in.mu.Unlock()
+		return
+	}
+	id, err := identify(d.path)
+	if err == nil && id == d.id {
+		err = in.fs.Add(d.path) // moved away and back: fsnotify has removed it
+	}
+	if err != nil || id != d.id {
+		in.forgetLocked(d)
+		in.mu.Unlock()
+		in.lose(d)
+		return
+	}
+	in.mu.Unlock()
+	in.give(d, Hint{})
+}
+
+// lose tells those who watch d that it is not watched any longer.
+func (in *inotify) lose(d *watched) {
+	for _, l := range in.listeners(d) {
+		l.lost()
+	}
+}
+
+// give gives those who watch d a hint.
+func (in *inotify) give(d *watched, h Hint) {
+	for _, l := range in.listeners(d) {
+		l.hint(h)
+	}
+}
+
+func (in *inotify) listeners(d *watched) []*listener {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	return d.subs
+}
+
+// identify says which directory dir is. It fails with errNoEvents if events would not tell all that
+// happens there.
+func identify(dir string) (fileID, error) {
+	var fsys unix.Statfs_t
+	if err := unix.Statfs(dir, &fsys); err != nil {
+		return fileID{}, fmt.Errorf("statfs %s: %w", dir, err)
+	}
+	if remote[uint32(fsys.Type)] {
+		return fileID{}, fmt.Errorf("%s: %w", dir, errNoEvents)
+	}
+	var st unix.Stat_t
+	if err := unix.Stat(dir, &st); err != nil {
+		return fileID{}, fmt.Errorf("stat %s: %w", dir, err)
+	}
+	if st.Mode&unix.S_IFMT != unix.S_IFDIR {
+		return fileID{}, fmt.Errorf("watch %s: %w", dir, unix.ENOTDIR)
+	}
+	return fileID{uint64(st.Dev), st.Ino}, nil
+}
+
+// remote has the file systems on which others make changes that the kernel here does not hear of, by
+// the numbers of statfs(2); those without a name are from the sources of the file systems.
+var remote = map[uint32]bool{
+	unix.AFS_SUPER_MAGIC:   true,
+	unix.AFS_FS_MAGIC:      true,
+	unix.CEPH_SUPER_MAGIC:  true,
+	unix.CIFS_SUPER_MAGIC:  true,
+	unix.CODA_SUPER_MAGIC:  true,
+	unix.FUSE_SUPER_MAGIC:  true,
+	unix.NCP_SUPER_MAGIC:   true,
+	unix.NFS_SUPER_MAGIC:   true,
+	unix.OCFS2_SUPER_MAGIC: true,
+	unix.SMB_SUPER_MAGIC:   true,
+	unix.SMB2_SUPER_MAGIC:  true,
+	unix.V9FS_MAGIC:        true,
+	0x01161970:             true, // GFS2
+	0x0BD00BD0:             true, // Lustre
+	0x19830326:             true, // BeeGFS
+	0x47504653:             true, // GPFS
+}
