@@ -34,8 +34,8 @@ type fileID struct{ dev, ino uint64 }
 // A watched is a directory that fsnotify watches for us.
 type watched struct {
 	id   fileID
-	path string // for fsnotify
-	subs []*listener
+	path string      // for fsnotify
+	subs []*listener // what it holds is not changed: run reads it without mu
 }
 
 // A listener is a call of Watch.
@@ -92,7 +92,7 @@ func (in *inotify) Watch(dir string, hint func(Hint), lost func()) (stop func(),
 		}
 	}
 	l := &listener{hint, lost}
-	d.subs = append(d.subs[:len(d.subs):len(d.subs)], l) // a new slice: others read the old one
+	d.subs = append(d.subs, l)
 	return func() { in.stop(d, l) }, nil
 }
 
@@ -173,7 +173,7 @@ func (in *inotify) event(ev fsnotify.Event) {
 	above := in.byPath[ev.Name[:max(slash, 0)]]
 	in.mu.Unlock()
 
-	// A file's attributes change with each link to it, and say nothing about mail.
+	// A file's mode and times say nothing about mail.
 	if above != nil && ev.Op != fsnotify.Chmod {
 		in.give(above, Hint{Name: ev.Name[slash+1:]})
 	}

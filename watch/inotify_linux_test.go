@@ -54,7 +54,7 @@ func TestEvents(t *testing.T) {
 		{"unlink", []string{"touch cur/a", "rm cur/a"}, []string{"cur: a"}},
 		{"odd names", []string{"touch cur/a\nb", "touch cur/\xff", "touch cur/..."},
 			[]string{"cur: a\nb", "cur: \xff", "cur: ..."}},
-		{"copy elsewhere is not a change", []string{"touch cur/a", "ln cur/a tmp/a"}, []string{"cur: a"}},
+		{"mode of a file", []string{"touch cur/a", "touch cur/b", "chmod cur/a"}, []string{"cur: a", "cur: b"}},
 		{"not watched", []string{"touch tmp/a", "rm tmp/a"}, nil},
 		{"mode of the directory", []string{"chmod cur"}, []string{"cur: "}},
 		{"root: file", []string{"touch subscriptions"}, []string{".: subscriptions"}},
@@ -101,7 +101,7 @@ func TestSeveral(t *testing.T) {
 	a, b, c := newHints(), newHints(), newHints()
 	stopA := w.Watch(filepath.Join(root, "d"), a.give)
 	stopB := w.Watch(filepath.Join(root, "link"), b.give)
-	w.Watch(filepath.Join(root, "d", "..", "d")+"/", c.give)
+	stopC := w.Watch(filepath.Join(root, "d", "..", "d")+"/", c.give)
 	for i, stop := range []func(){nil, stopA, stopB} {
 		if stop != nil {
 			stop()
@@ -120,6 +120,11 @@ func TestSeveral(t *testing.T) {
 	}
 	if got := w.Stats(); got.Watched != 1 || got.Polled != 0 {
 		t.Errorf("Stats() = %+v", got)
+	}
+	stopC()
+	in := w.events.(*inotify)
+	if len(in.byID)+len(in.byPath) > 0 || len(in.fs.WatchList()) > 0 {
+		t.Errorf("left: %v, %v, %v", in.byID, in.byPath, in.fs.WatchList())
 	}
 }
 

@@ -92,7 +92,7 @@ func newWatcher(o Options) *Watcher {
 // moved gets a hint without a name, and what takes its place is polled.
 //
 // hint is called on a goroutine that others wait for: it must not block. Calls for one Watch do not
-// overlap. It may call stop, and Watch.
+// overlap; the first may come before Watch returns. hint may call stop, and Watch.
 //
 // stop may be called several times. No call of hint begins after it has returned, but as with
 // [time.AfterFunc] one that has begun may still be running.

@@ -235,6 +235,71 @@ func TestStop(t *testing.T) {
 	}
 }
 
+// TestStopOther has the first of two hints of an event end the second.
+func TestStopOther(t *testing.T) {
+	if runtime.GOOS != "linux" {
+		t.Skip("polling gives each Watch its own looks")
+	}
+	dir := t.TempDir()
+	w := newTestWatcher(t, Options{})
+	var stop func()
+	ready, called := make(chan struct{}), newHints()
+	w.Watch(dir, func(h Hint) {
+		<-ready
+		stop()
+		called <- h
+	})
+	stop = w.Watch(dir, func(Hint) { t.Error("hint after stop") })
+	close(ready)
+	act(t, dir, "touch a")
+	called.next(t)
+	act(t, dir, "touch b")
+	called.next(t)
+}
+
+// TestStopForgets stops polling in the middle of a look.
+func TestStopForgets(t *testing.T) {
+	dir := t.TempDir()
+	synctest.Test(t, func(t *testing.T) {
+		w := New(Options{Poll: true})
+		defer w.Close()
+		stop := make(chan func(), 1)
+		stop <- w.Watch(dir, func(Hint) { (<-stop)() })
+		if err := os.Chtimes(dir, time.Time{}, time.Unix(2, 0)); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Hour)
+		synctest.Wait()
+		if p := w.poll.(*poller); len(p.dirs) > 0 {
+			t.Errorf("left: %v", p.dirs)
+		}
+	})
+}
+
+// TestCloseWaits closes while a hint is running.
+func TestCloseWaits(t *testing.T) {
+	for _, poll := range []bool{false, true} {
+		dir := t.TempDir()
+		w := newTestWatcher(t, Options{Poll: poll, Interval: time.Millisecond})
+		running := make(chan struct{})
+		var ended atomic.Bool
+		first := sync.OnceFunc(func() {
+			close(running)
+			for begin := time.Now(); time.Since(begin) < 200*time.Millisecond; {
+				runtime.Gosched() // longer than Close takes if it does not wait
+			}
+			ended.Store(true)
+		})
+		w.Watch(dir, func(Hint) { first() })
+		act(t, dir, "touch a")
+		<-running
+		w.Close()
+		if !ended.Load() {
+			t.Errorf("poll %v: Close returned during a hint", poll)
+		}
+	}
+}
+
 // A failing source stands for limits that a test cannot lower for itself alone.
 type failing struct {
 	Source
@@ -339,7 +404,7 @@ func TestClose(t *testing.T) {
 			}
 		}
 		stop()
-		w.Watch(dir, h.give)()
+		w.Watch(dir, h.give)
 		if got := w.Stats(); got.Watched+got.Polled != 0 {
 			t.Errorf("poll %v: Stats() = %+v", poll, got)
 		}
