@@ -17,8 +17,9 @@ type Options struct {
 	// HandshakeTimeout limits a TLS handshake; 0 is 30 seconds. The server's read deadline holds as
 	// well.
 	HandshakeTimeout time.Duration
-	// WriteTimeout limits how long a client may take no byte of what is written to it; its
-	// connection is closed then. It replaces the write deadlines that the server sets. 0 is 5 minutes.
+	// WriteTimeout limits how long a client may take for what is written to it at a time, 256 KiB at
+	// most; its connection is closed then. It replaces the write deadlines that the server sets. 0 is
+	// 5 minutes.
 	WriteTimeout time.Duration
 	// MaxConns limits the open connections of the listener, those after STARTTLS included. Who comes
 	// when there are as many gets a BYE. 0 is no limit.
