@@ -44,7 +44,7 @@ type Conn struct {
 	mu       sync.Mutex // guards the fields below; not held during I/O
 	idle     sync.Cond  // flushing has become false
 	buf      []byte     // gathered; nil or from bufs
-	flushing bool       // a goroutine is in flushLocked
+	flushing bool       // a goroutine is in flushLocked and goes on until buf is empty
 	waiting  bool       // the server waits for the client: what is written goes out at once
 	kicked   bool       // a goroutine was started for that
 	hold     *time.Timer
@@ -219,6 +219,7 @@ func (c *Conn) Write(p []byte) (int, error) {
 	}
 	c.buf = append(c.buf, p...)
 	switch {
+	case c.flushing: // that goroutine takes it along
 	case c.waiting && !c.kicked:
 		c.kicked = true
 		go c.kick()
@@ -248,21 +249,22 @@ func (c *Conn) holdOver() {
 	c.flushLocked(nil)
 }
 
-// flushLocked writes out what is gathered, what other goroutines gather meanwhile, and then p.
-// Only one goroutine does it at a time.
+// flushLocked writes out what is gathered, then p, and what other goroutines gather meanwhile: the
+// buffer is empty when flushing becomes false. Only one goroutine does it at a time.
 func (c *Conn) flushLocked(p []byte) {
 	for c.flushing {
 		c.idle.Wait()
 	}
 	c.flushing = true
-	for len(c.buf) > 0 && c.err == nil {
-		b := c.buf
-		c.buf = nil
-		c.writeLocked(b)
-		bufs.Put((*[gatherSize]byte)(b[:gatherSize]))
-	}
-	if len(p) > 0 && c.err == nil {
+	for c.err == nil && len(c.buf)+len(p) > 0 {
+		if b := c.buf; len(b) > 0 {
+			c.buf = nil
+			c.writeLocked(b)
+			bufs.Put((*[gatherSize]byte)(b[:gatherSize]))
+			continue
+		}
 		c.writeLocked(p)
+		p = nil
 	}
 	c.flushing = false
 	c.idle.Broadcast()
