@@ -22,3 +22,4 @@ peers:
 fuzz:
 	@for f in FileName UIDList Keywords Subscriptions Names; do \
 		go test ./maildir -run '^$$' -fuzz "^Fuzz$$f$$" -fuzztime 20s || exit 1; done
+	go test ./backend/wire -run '^$$' -fuzz '^FuzzStream$$' -fuzztime 20s
