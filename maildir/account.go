@@ -449,7 +449,7 @@ func (a *Account) specialUse(storage string) []imap.MailboxAttr {
 var errINBOX = &NameError{Name: "INBOX", Reason: "cannot be deleted"}
 
 // Delete deletes a mailbox with its mail; mailboxes below it stay. Whoever has it open finds it
-// gone; except is told nothing.
+// gone.
 func (a *Account) Delete(ctx context.Context, name string) error {
 	a.names.Lock()
 	defer a.names.Unlock()
@@ -513,21 +513,19 @@ func (a *Account) moveAside(d *dir, rel string) (string, error) {
 	if err := a.root.mkdir(aside, dirPerm(mode)); err != nil {
 		return "", err
 	}
-	slices.SortFunc(entries, func(x, y fs.DirEntry) int { // cur first: without it, it is no mailbox
-		return -strings.Compare(boolText(x.Name() == "cur"), boolText(y.Name() == "cur"))
-	})
+	names := []string{"cur"} // first: without it, what is left is no mailbox
 	for _, e := range entries {
-		if (e.IsDir() && !isMaildirPart(e.Name())) || e.Name() == listLock {
-			continue
+		if (!e.IsDir() || isMaildirPart(e.Name())) && e.Name() != "cur" && e.Name() != listLock {
+			names = append(names, e.Name())
 		}
-		if err := d.renameTo(e.Name(), a.root, path.Join(aside, e.Name())); err != nil && !notExist(err) {
+	}
+	for _, name := range names {
+		if err := d.renameTo(name, a.root, path.Join(aside, name)); err != nil && !notExist(err) {
 			return aside, err
 		}
 	}
 	return aside, nil
 }
-
-func boolText(b bool) string { return fmt.Sprint(b) }
 
 // Rename renames a mailbox and those below it; sessions that have them open go on. Subscriptions
 // follow. INBOX stays, and its mail moves to the new mailbox (RFC 9051 section 6.3.6).

@@ -3,7 +3,6 @@ package maildir
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io/fs"
 	"os"
 	"time"
@@ -32,7 +31,7 @@ func (m *Mailbox) CopyTo(ctx context.Context, dest *Mailbox, msgs []*Message) (C
 	for i, msg := range msgs {
 		todo[i].put = func(to string) error { return m.linkTo(msg, dest, to) }
 	}
-	uids, err := dest.place(ctx, todo)
+	uids, err := dest.place(ctx, dest.hold(ctx), todo)
 	if err != nil {
 		return Copied{}, err
 	}
@@ -154,68 +153,62 @@ func copyFile(f *os.File, dest *Mailbox, to string) error {
 // Expunge.
 func (m *Mailbox) MoveTo(ctx context.Context, dest *Mailbox, msgs []*Message, keep bool) (Copied, error) {
 	flags := m.Snapshot()
-	if m != dest { // in one order in every process's goroutines
-		first, second := m, dest
-		if dest.id.ino < m.id.ino || dest.id.ino == m.id.ino && dest.id.dev < m.id.dev {
-			first, second = dest, m
-		}
-		first.disk.Lock()
-		defer first.disk.Unlock()
+	first, second := m, dest // in one order everywhere, so that opposite moves don't wait for each other
+	if dest.id.ino < m.id.ino {
+		first, second = dest, m
+	}
+	hold := first.hold(ctx)
+	first.disk.Lock()
+	defer first.disk.Unlock()
+	if m != dest {
 		second.disk.Lock()
 		defer second.disk.Unlock()
-	} else {
-		m.disk.Lock()
-		defer m.disk.Unlock()
+		hold = func(f func() error) error {
+			return first.hold(ctx)(func() error { return second.hold(ctx)(f) })
+		}
 	}
 	todo, err := m.placements(ctx, dest, flags, msgs)
 	if err != nil {
 		return Copied{}, err
 	}
 	for i, msg := range msgs {
-		todo[i].put = func(to string) error { return m.moveFile(ctx, msg, dest, to, keep) }
+		todo[i].put = func(to string) error { return m.moveFile(msg, dest, to, keep) }
 	}
-	uids, err := dest.place(ctx, todo)
+	uids, err := dest.place(ctx, hold, todo)
 	if err != nil {
 		m.syncLocked(ctx, true) // some are moved; the error that counts is the first one
 		return Copied{}, err
 	}
 	c, _ := copied(dest, msgs, uids)
-	if err := m.d.fsync("cur"); err != nil {
-		return Copied{}, err
+	for _, sub := range []string{"cur", "new"} {
+		if err := m.d.fsync(sub); err != nil {
+			return Copied{}, err
+		}
 	}
 	_, err = m.syncLocked(ctx, true)
 	m.reap(false)
 	return c, err
 }
 
-// moveFile moves one file under both mailboxes' locks; the caller holds dest's.
-func (m *Mailbox) moveFile(ctx context.Context, msg *Message, dest *Mailbox, to string, keep bool) error {
-	move := func() error {
-		from, f, err := m.find(msg)
-		if err != nil {
-			return err
-		}
-		defer f.Close()
-		if keep {
-			err := m.d.linkTo(from, m.d, ghostName(msg.base()))
-			if err != nil && !errors.Is(err, fs.ErrExist) {
-				return err
-			}
-			m.keep(msg)
-		}
-		if _, err := dest.d.stat(to); err == nil {
-			return fmt.Errorf("%s: %w", to, fs.ErrExist)
-		}
-		err = m.d.renameTo(from, dest.d, to)
-		if errors.Is(err, unix.EXDEV) {
-			if err = copyFile(f, dest, to); err == nil {
-				err = m.d.remove(from)
-			}
-		}
+// moveFile moves one file, under both mailboxes' locks.
+func (m *Mailbox) moveFile(msg *Message, dest *Mailbox, to string, keep bool) error {
+	from, f, err := m.find(msg)
+	if err != nil {
 		return err
 	}
-	if m == dest {
-		return move()
+	defer f.Close()
+	if keep {
+		err := m.d.linkTo(from, m.d, ghostName(msg.base()))
+		if err != nil && !errors.Is(err, fs.ErrExist) {
+			return err
+		}
+		m.keep(msg)
 	}
-	return m.locked(ctx, lockWait, move)
+	err = m.d.renameFresh(from, dest.d, to)
+	if errors.Is(err, unix.EXDEV) {
+		if err = copyFile(f, dest, to); err == nil {
+			err = m.d.remove(from)
+		}
+	}
+	return err
 }

@@ -42,7 +42,7 @@ func (m *Mailbox) Append(ctx context.Context, r io.Reader, flags []imap.Flag, da
 		m.d.remove(tmp)
 		return 0, 0, err
 	}
-	uids, err := m.place(ctx, []placement{{
+	uids, err := m.place(ctx, m.hold(ctx), []placement{{
 		flags: f,
 		base:  base,
 		put:   func(to string) error { return m.d.rename(tmp, to) },
@@ -119,6 +119,11 @@ func (w *lfWriter) flush() error {
 	return w.w.Flush()
 }
 
+// hold runs functions under the mailbox's lock.
+func (m *Mailbox) hold(ctx context.Context) func(func() error) error {
+	return func(f func() error) error { return m.locked(ctx, lockWait, f) }
+}
+
 // A placement is a message on its way into a mailbox.
 type placement struct {
 	flags  Flags
@@ -130,12 +135,12 @@ type placement struct {
 // place puts files into the mailbox and numbers them, in order, then makes both durable. A file
 // that was gone has UID 0. Each file is in place before its record is written: from a record alone
 // Dovecot may announce a message that isn't there (docs/coexistence.md). The caller holds disk and
-// has just synced.
-func (m *Mailbox) place(ctx context.Context, todo []placement) ([]imap.UID, error) {
+// has just synced; hold runs a function under the mailbox's lock.
+func (m *Mailbox) place(ctx context.Context, hold func(func() error) error, todo []placement) ([]imap.UID, error) {
 	uids := make([]imap.UID, len(todo))
 	for start := 0; start < len(todo); start += slice {
 		part := todo[start:min(start+slice, len(todo))]
-		err := m.locked(ctx, lockWait, func() error {
+		err := hold(func() error {
 			list, _, err := m.readList(true)
 			if err != nil {
 				return err

@@ -3,6 +3,7 @@
 package maildir
 
 import (
+	"errors"
 	"io/fs"
 	"os"
 	"path"
@@ -149,6 +150,17 @@ func (d *dir) renameTo(from string, other *dir, to string) error {
 		return unix.Renameat(int(d.f.Fd()), from, int(other.f.Fd()), to)
 	})
 	return d.wrap("rename", from, err)
+}
+
+// renameFresh renames a file to a name that is free; where it isn't, it fails with fs.ErrExist and
+// nothing is lost. The caller holds the lock that keeps others from taking the name meanwhile.
+func (d *dir) renameFresh(from string, other *dir, to string) error {
+	if _, err := other.stat(to); err == nil {
+		return other.wrap("rename", to, fs.ErrExist)
+	} else if !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return d.renameTo(from, other, to)
 }
 
 // linkTo makes a hard link in another directory; it fails where the name is taken.

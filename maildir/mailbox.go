@@ -180,7 +180,9 @@ func (r *Ref) Close() {
 		if m.recheck != nil {
 			m.recheck.Stop()
 		}
-		delete(m.acct.open, m.id)
+		if m.acct.open[m.id] == m { // another one may have come, if this one was gone
+			delete(m.acct.open, m.id)
+		}
 	}
 	m.mu.Unlock()
 	m.acct.mu.Unlock()

@@ -36,7 +36,7 @@ func (m *Mailbox) Store(ctx context.Context, uids []imap.UID, op imap.StoreFlags
 				if now == msg.Flags {
 					return nil
 				}
-				return m.d.rename(msg.path(), "cur/"+withFlags(msg.name, now))
+				return m.d.renameFresh(msg.path(), m.d, "cur/"+withFlags(msg.name, now))
 			})
 		})
 		if err != nil {

@@ -123,8 +123,9 @@ func updateSubscriptions(ctx context.Context, d *dir, sep string, perm fs.FileMo
 		err = l.f.Sync()
 	}
 	if err == nil && l.held() {
-		l.f.Close()
-		return d.rename(lock, subsFile)
+		if err = d.rename(lock, subsFile); err == nil {
+			return l.f.Close()
+		}
 	}
 	if uerr := l.unlock(); err == nil {
 		err = uerr

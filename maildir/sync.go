@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
+	"os"
 	"slices"
 	"time"
 
@@ -95,7 +97,7 @@ func (m *Mailbox) read(ctx context.Context, dirs scanState, keys fileStat) error
 		r.assign()
 	}
 	m.keys, m.list, m.scanned = keys, listStat, dirs
-	m.pending = false
+	m.pending = true // until all of it is done
 
 	needList := list == nil || list.guid == "" || list.version != 3 || len(r.files) > 0 || r.dropped()
 	if needList {
@@ -104,11 +106,13 @@ func (m *Mailbox) read(ctx context.Context, dirs scanState, keys fileStat) error
 		switch {
 		case errors.As(err, &le):
 			m.acct.log().Warn("new mail is not shown yet", "mailbox", m.Name(), "err", err)
-			m.pending = true
+			m.finish(r)
+			return nil
 		case err != nil:
 			return err
 		}
 	}
+	m.pending = false
 	m.finish(r)
 	if m.readWrite() {
 		if err := m.moveNew(ctx); err != nil {
@@ -252,7 +256,14 @@ func (m *Mailbox) number(r *reading) error {
 	old := r.list
 	r.list = list
 	if old == nil || list.size != old.size || len(list.records) != len(old.records) {
-		r.assign()
+		// Their files may have come after the scan. Left out now, they would be below UIDNEXT and get
+		// another UID at the next look.
+		if r.assign() > 0 {
+			if err := m.scan(r.files); err != nil {
+				return err
+			}
+			r.assign()
+		}
 	}
 	if r.dropped() {
 		rewrite = true
@@ -359,12 +370,10 @@ func (m *Mailbox) moveNew(ctx context.Context) error {
 				if base, info := splitName(name); info == "" {
 					name = base + ":2,"
 				}
-				if _, err := m.d.stat("cur/" + name); err == nil {
-					continue // never over another file
-				}
-				if err := m.d.rename(msg.path(), "cur/"+name); err == nil {
+				err := m.d.renameFresh(msg.path(), m.d, "cur/"+name)
+				if err == nil {
 					moved[msg.UID] = name
-				} else if !notExist(err) {
+				} else if !notExist(err) && !errors.Is(err, fs.ErrExist) {
 					return err
 				}
 			}
@@ -447,20 +456,36 @@ func (m *Mailbox) appendList(records []byte) error {
 	if err != nil {
 		return err
 	}
-	tail := make([]byte, min(st.Size(), 4096))
-	if _, err := f.ReadAt(tail, st.Size()-int64(len(tail))); err != nil && err != io.EOF {
+	end, err := lineEnd(f, st.Size())
+	if err != nil {
 		return err
 	}
-	if i := bytes.LastIndexByte(tail, '\n'); i != len(tail)-1 {
-		if err := f.Truncate(st.Size() - int64(len(tail)-1-i)); err != nil {
+	if end < st.Size() {
+		if err := f.Truncate(end); err != nil {
 			return err
 		}
 	}
 	if _, err := f.Write(records); err != nil {
-		f.Truncate(st.Size()) // half a record is worse than none; the error is the write's
+		f.Truncate(end) // half a record is worse than none; the error is the write's
 		return err
 	}
 	return f.Sync()
+}
+
+// lineEnd is where the last whole line of a file ends.
+func lineEnd(f *os.File, size int64) (int64, error) {
+	tail := make([]byte, 4096)
+	for size > 0 {
+		part := tail[:min(size, int64(len(tail)))]
+		if _, err := f.ReadAt(part, size-int64(len(part))); err != nil && err != io.EOF {
+			return 0, err
+		}
+		if i := bytes.LastIndexByte(part, '\n'); i >= 0 {
+			return size - int64(len(part)-1-i), nil
+		}
+		size -= int64(len(part))
+	}
+	return 0, nil
 }
 
 // replaceFile writes a file under a temporary name, makes it durable and renames it into place.

@@ -1,0 +1,348 @@
+package maildir
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/emersion/go-imap/v2"
+
+	"github.com/imapmaildir/imapmaildir/internal/peers"
+)
+
+// A program that renames without any lock hides files from single scans: nothing may be expunged,
+// and nothing get another UID.
+func TestUnlockedRenames(t *testing.T) {
+	const n = 3000
+	eachLayout(t, func(t *testing.T, a *Account) {
+		cur := filepath.Join(a.Root(), "cur")
+		if err := os.MkdirAll(cur, 0o700); err != nil {
+			t.Fatal(err)
+		}
+		name := func(i int, flags string) string {
+			return filepath.Join(cur, fmt.Sprintf("%d.churn:2,%s", 1000+i, flags))
+		}
+		for i := range n {
+			if err := os.WriteFile(name(i, ""), nil, 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		r := open(t, a, "INBOX", RefOptions{})
+		done := make(chan error, 1)
+		go func() {
+			var err error
+			for round := 0; round < 6 && err == nil; round++ {
+				from, to := "", "S"
+				if round%2 == 1 {
+					from, to = to, from
+				}
+				for i := 0; i < n && err == nil; i++ {
+					err = os.Rename(name(i, from), name(i, to))
+				}
+			}
+			done <- err
+		}()
+		for running := true; running; {
+			select {
+			case err := <-done:
+				if err != nil {
+					t.Fatal(err)
+				}
+				running = false
+			default:
+			}
+			if s := resync(t, r); len(s.Messages) != n || s.UIDNext != n+1 {
+				t.Fatalf("%d messages and UIDNEXT %d; want %d and %d", len(s.Messages), s.UIDNext, n, n+1)
+			}
+		}
+	})
+}
+
+// Dovecot and this package append, number and copy at the same time: no message ever has two UIDs, and no UID
+// two messages.
+func TestDovecotAppendsToo(t *testing.T) {
+	ctx := context.Background()
+	d := peers.StartDovecot(t, "")
+	c := login(t, d, "both")
+	root := d.Maildir(t, "both")
+	if _, err := c.Select("INBOX", nil).Wait(); err != nil {
+		t.Fatal(err)
+	}
+	a, err := Open(root, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { a.Close() })
+	r := open(t, a, "INBOX", RefOptions{Selected: true})
+
+	const each = 150
+	done := make(chan error, 2)
+	go func() {
+		var err error
+		for i := 0; i < each && err == nil; i++ {
+			text := fmt.Sprintf("Subject: dovecot %d\r\n\r\n", i)
+			app := c.Append("INBOX", int64(len(text)), nil)
+			io.WriteString(app, text)
+			if err = app.Close(); err == nil {
+				_, err = app.Wait()
+			}
+		}
+		done <- err
+	}()
+	go func() {
+		var err error
+		for i := 0; i < each && err == nil; i++ {
+			_, _, err = r.Append(ctx, strings.NewReader(fmt.Sprintf("Subject: ours %d\r\n\r\n", i)), nil, time.Time{})
+		}
+		done <- err
+	}()
+	uids := map[string]imap.UID{}
+	bases := map[imap.UID]string{}
+	for running := 2; running > 0; {
+		select {
+		case err := <-done:
+			if err != nil {
+				t.Fatal(err)
+			}
+			running--
+		default:
+		}
+		for _, msg := range resync(t, r).Messages {
+			base := msg.base()
+			if uid, ok := uids[base]; ok && uid != msg.UID {
+				t.Fatalf("%s had UID %d and has %d", base, uid, msg.UID)
+			}
+			if b, ok := bases[msg.UID]; ok && b != base {
+				t.Fatalf("UID %d was %s and is %s", msg.UID, b, base)
+			}
+			uids[base], bases[msg.UID] = msg.UID, base
+		}
+	}
+	if s := resync(t, r); len(s.Messages) != 2*each || s.UIDNext != 2*each+1 {
+		t.Errorf("%d messages, UIDNEXT %d; want %d, %d", len(s.Messages), s.UIDNext, 2*each, 2*each+1)
+	}
+	wantSame(t, "INBOX", holds(t, r), sees(t, c, "INBOX"))
+	d.WantNoComplaint(t)
+}
+
+// Moves in both directions at once, by two processes' worth of accounts, neither wait for each other nor
+// lose or double a message.
+func TestOpposingMoves(t *testing.T) {
+	eachLayout(t, func(t *testing.T, a *Account) {
+		ctx := context.Background()
+		if err := a.Create(ctx, "other", nil); err != nil {
+			t.Fatal(err)
+		}
+		b, err := Open(a.Root(), &a.opts)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { b.Close() })
+		pairs := [][2]*Ref{
+			{open(t, a, "INBOX", RefOptions{}), open(t, a, "other", RefOptions{})},
+			{open(t, b, "other", RefOptions{}), open(t, b, "INBOX", RefOptions{})},
+		}
+		const n = 40
+		for i := range n {
+			appendMail(t, pairs[i%2][0], fmt.Sprintf("Subject: %d\r\n\r\n", i))
+		}
+		done := make(chan error, len(pairs))
+		for _, p := range pairs {
+			go func() {
+				var err error
+				for i := 0; i < 20 && err == nil; i++ {
+					var s *Snapshot
+					if s, err = p[0].Sync(ctx); err == nil && len(s.Messages) > 0 {
+						_, err = p[0].MoveTo(ctx, p[1].Mailbox, s.Messages[:1], false)
+					}
+				}
+				done <- err
+			}()
+		}
+		for range pairs {
+			if err := <-done; err != nil {
+				t.Fatal(err)
+			}
+		}
+		seen := map[string]int{}
+		for _, r := range pairs[0] {
+			for _, msg := range resync(t, r).Messages {
+				seen[readMessage(t, r, msg)]++
+			}
+		}
+		for text, times := range seen {
+			if times != 1 {
+				t.Errorf("%q is there %d times", text, times)
+			}
+		}
+		if len(seen) != n {
+			t.Errorf("%d of %d messages are left", len(seen), n)
+		}
+	})
+}
+
+// Where two files have one base name, a change of flags never puts one in the other's place.
+func TestNothingIsOverwritten(t *testing.T) {
+	eachLayout(t, func(t *testing.T, a *Account) {
+		r := open(t, a, "INBOX", RefOptions{})
+		cur := filepath.Join(a.Root(), "cur")
+		for _, name := range []string{"1.twin:2,", "1.twin:2,S"} {
+			if err := os.WriteFile(filepath.Join(cur, name), []byte(name), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for _, msg := range resync(t, r).Messages {
+			for _, op := range []imap.StoreFlagsOp{imap.StoreFlagsAdd, imap.StoreFlagsDel} {
+				r.Store(context.Background(), []imap.UID{msg.UID}, op, []imap.Flag{imap.FlagSeen})
+			}
+		}
+		if files, _ := os.ReadDir(cur); len(files) != 2 {
+			t.Errorf("%d files are left of 2", len(files))
+		}
+	})
+}
+
+// A look that fails half way is made again, and what it would have shown is shown then.
+func TestFailedLook(t *testing.T) {
+	eachLayout(t, func(t *testing.T, a *Account) {
+		r := open(t, a, "INBOX", RefOptions{})
+		if err := os.WriteFile(filepath.Join(a.Root(), "new", "1.x"), []byte("x"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		full := errors.New("no space left")
+		r.disk.Lock()
+		r.d.fault = func(op, name string) error {
+			if op == "append" {
+				return full
+			}
+			return nil
+		}
+		r.disk.Unlock()
+		if _, err := r.Sync(context.Background()); !errors.Is(err, full) {
+			t.Fatalf("sync: %v", err)
+		}
+		r.disk.Lock()
+		r.d.fault = nil
+		r.disk.Unlock()
+		s, err := r.Sync(context.Background())
+		if err != nil {
+			t.Fatal(err)
+		}
+		wantDump(t, s, "1")
+	})
+}
+
+// A last line without its end is no record, however long, and the next one starts on a line of its own.
+func TestUnfinishedRecord(t *testing.T) {
+	for _, size := range []int{10, 10000} {
+		eachLayout(t, func(t *testing.T, a *Account) {
+			r := open(t, a, "INBOX", RefOptions{})
+			appendMail(t, r, "Subject: 1\r\n\r\n")
+			f, err := os.OpenFile(filepath.Join(a.Root(), listFile), os.O_APPEND|os.O_WRONLY, 0)
+			if err != nil {
+				t.Fatal(err)
+			}
+			f.WriteString("2 :" + strings.Repeat("x", size))
+			f.Close()
+			appendMail(t, r, "Subject: 2\r\n\r\n")
+			b, err := os.ReadFile(filepath.Join(a.Root(), listFile))
+			if err != nil {
+				t.Fatal(err)
+			}
+			l, problems, err := parseUIDList(strings.NewReader(string(b)))
+			if err != nil || len(problems) > 0 || len(l.records) != 2 || strings.Contains(l.records[1].base, "xx") {
+				t.Errorf("the list holds %d records, %v, %v", len(l.records), problems, err)
+			}
+		})
+	}
+}
+
+// In the fs layout, what has mailboxes below it is deleted alone, and its name stays above them.
+func TestDeleteParent(t *testing.T) {
+	eachLayout(t, func(t *testing.T, a *Account) {
+		ctx := context.Background()
+		child := "up" + string(a.Separator()) + "below"
+		for _, name := range []string{"up", child} {
+			if err := a.Create(ctx, name, nil); err != nil {
+				t.Fatal(err)
+			}
+			appendMail(t, open(t, a, name, RefOptions{}), "Subject: "+name+"\r\n\r\n")
+		}
+		if err := a.Delete(ctx, "up"); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := a.Mailbox("up", RefOptions{}); !errors.Is(err, ErrNoMailbox) {
+			t.Errorf("opening what was deleted: %v", err)
+		}
+		if s := open(t, a, child, RefOptions{}).Snapshot(); len(s.Messages) != 1 {
+			t.Errorf("%d messages are left below", len(s.Messages))
+		}
+		entries, err := a.List()
+		if err != nil || len(entries) != 3 || entries[1].Name != "up" || entries[1].Selectable {
+			t.Errorf("list %+v, %v", entries, err)
+		}
+		if _, err := os.Stat(filepath.Join(a.Root(), trash)); err == nil && a.opts.Layout == LayoutMaildirpp {
+			t.Error("something is left of it")
+		}
+		if err := a.Create(ctx, "up", nil); err != nil {
+			t.Errorf("making it again: %v", err)
+		}
+		if s := open(t, a, "up", RefOptions{}).Snapshot(); len(s.Messages) != 0 {
+			t.Errorf("made again, it has %d messages", len(s.Messages))
+		}
+	})
+}
+
+// RENAME INBOX moves its mail and leaves INBOX empty (RFC 9051 section 6.3.6).
+func TestRenameINBOX(t *testing.T) {
+	eachLayout(t, func(t *testing.T, a *Account) {
+		inbox := open(t, a, "INBOX", RefOptions{})
+		appendMail(t, inbox, "Subject: 1\r\n\r\n", imap.FlagSeen, "Work")
+		appendMail(t, inbox, "Subject: 2\r\n\r\n")
+		if err := a.Rename(context.Background(), "INBOX", "Old"); err != nil {
+			t.Fatal(err)
+		}
+		wantDump(t, resync(t, inbox), "")
+		wantDump(t, open(t, a, "Old", RefOptions{}).Snapshot(), `1 \Seen Work; 2`)
+		if err := a.Delete(context.Background(), "INBOX"); !errors.Is(err, ErrBadName) {
+			t.Errorf("deleting INBOX: %v", err)
+		}
+	})
+}
+
+// A size that had to be counted is counted once, and in the list for the next process; a wrong one in a name
+// is not believed where the bytes are read.
+func TestSizes(t *testing.T) {
+	eachLayout(t, func(t *testing.T, a *Account) {
+		r := open(t, a, "INBOX", RefOptions{})
+		for _, name := range []string{"1.plain", "2.wrong,S=9,W=5000"} {
+			if err := os.WriteFile(filepath.Join(a.Root(), "new", name), []byte("a\nb\r\nc\nd"), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for _, msg := range resync(t, r).Messages {
+			if got := readMessage(t, r, msg); got != "a\r\nb\r\nc\r\nd" {
+				t.Errorf("%d reads %q", msg.UID, got)
+			}
+			if n, err := r.Size(context.Background(), msg); err != nil || n != 10 {
+				t.Errorf("size of %d: %d, %v", msg.UID, n, err)
+			}
+		}
+		r.saveSizes(context.Background())
+		l, _, err := r.readList(false)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, rec := range l.records {
+			if w, _ := rec.field('W'); w != "10" {
+				t.Errorf("record of %s has W %q", rec.base, w)
+			}
+		}
+	})
+}
