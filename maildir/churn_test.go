@@ -346,3 +346,22 @@ func TestSizes(t *testing.T) {
 		}
 	})
 }
+
+// Each writing of dovecot-keywords is later by a whole second at least: Dovecot looks at nothing else.
+func TestKeywordsGetLater(t *testing.T) {
+	eachLayout(t, func(t *testing.T, a *Account) {
+		r := open(t, a, "INBOX", RefOptions{})
+		var last int64
+		for _, name := range []imap.Flag{"one", "two", "three"} {
+			appendMail(t, r, "x", name)
+			st, err := r.d.stat(keysFile)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if st.mtime.Sec <= last {
+				t.Errorf("written at %d after %d", st.mtime.Sec, last)
+			}
+			last = st.mtime.Sec
+		}
+	})
+}
