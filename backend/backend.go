@@ -1,0 +1,129 @@
+package backend
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net"
+	"sync"
+	"time"
+
+	"github.com/emersion/go-imap/v2"
+	"github.com/emersion/go-imap/v2/imapserver"
+	"github.com/imapmaildir/imapmaildir/maildir"
+	"github.com/imapmaildir/imapmaildir/policy"
+	"github.com/imapmaildir/imapmaildir/watch"
+)
+
+// ErrAuthFailed is what Accounts returns for a user that does not exist or a password that is
+// wrong; clients are not told which.
+var ErrAuthFailed = errors.New("wrong user name or password")
+
+// Accounts tells who may log in and where the mail is. It is called by several goroutines at once.
+type Accounts interface {
+	// Authenticate returns the account of a user, or an error that matches ErrAuthFailed. With any
+	// other error the client is told that it can't be known now (NO [UNAVAILABLE]).
+	Authenticate(ctx context.Context, c *Credentials) (*Account, error)
+}
+
+// Credentials are what a client logs in with.
+type Credentials struct {
+	Username, Password string
+	Remote             net.Addr
+}
+
+// An Account is one user's mail.
+type Account struct {
+	// User is the user's name for logs.
+	User string
+	// Root is the Maildir. It is made, with an INBOX in it, if it does not exist. Users may share one;
+	// the options of the first one who comes then hold for all.
+	Root string
+	// Maildir says how mailboxes lie in the root.
+	Maildir maildir.Options
+	// Policy rules what sessions do to each other; nil: the Backend's.
+	Policy *policy.Rules
+	// Folders are made at login if they don't exist.
+	Folders []Folder
+}
+
+// A Folder is a mailbox that every account has.
+type Folder struct {
+	Name string
+	// SpecialUse tells clients what it is for (RFC 6154), if it is not empty.
+	SpecialUse imap.MailboxAttr
+	// Subscribe is whether it is subscribed when it is made.
+	Subscribe bool
+}
+
+// Options are the options of a Backend. Only Accounts is required.
+type Options struct {
+	Accounts Accounts
+	// Policy holds where an Account has none; nil: the defaults of package policy.
+	Policy *policy.Rules
+	// Watcher tells of changes on disk; nil: one of the Backend's own. One that is given is not closed.
+	Watcher *watch.Watcher
+	// AppendLimit is the size in bytes of the largest message that APPEND takes; 0: 100 MiB.
+	AppendLimit uint32
+	// Logger hears of logins, failures and what is wrong on disk; nil: slog.Default().
+	Logger *slog.Logger
+	// Observe, if it is set, is called after each command that reached a session. It is called by
+	// several goroutines at once and must not block.
+	Observe func(Command)
+}
+
+// A Command is what happened, for metrics.
+type Command struct {
+	Name string // as clients send it, in capital letters: "FETCH", "UID FETCH" alike "FETCH"
+	Err  error  // what was answered; nil: OK
+	Took time.Duration
+}
+
+// Stats is what a Backend has open and did.
+type Stats struct {
+	Sessions      int // connections, logged in or not
+	LoggedIn      int
+	OpenMailboxes int
+	Scans         uint64 // readings of mailbox directories
+	Watch         watch.Stats
+}
+
+// A Backend makes sessions. Its methods may be called by several goroutines.
+type Backend struct {
+	opts    Options // immutable; defaults are filled in
+	watcher *watch.Watcher
+
+	mu       sync.Mutex // guards what follows
+	sessions map[*Session]struct{}
+	closing  bool
+	accounts map[string]*account // by root
+}
+
+// New returns a Backend. It panics if o has no Accounts.
+func New(o *Options) *Backend {
+	if o == nil || o.Accounts == nil {
+		panic("backend: Options.Accounts is required")
+	}
+	return nil
+}
+
+// Caps are the capabilities that the sessions have, for imapserver.Options.Caps.
+func (b *Backend) Caps() imap.CapSet { return nil }
+
+// NewSession is for imapserver.Options.NewSession.
+func (b *Backend) NewSession(c *imapserver.Conn) (imapserver.Session, *imapserver.GreetingData, error) {
+	return nil, nil, errors.New("not yet")
+}
+
+// Stats tells what is open now and what was done so far.
+func (b *Backend) Stats() Stats { return Stats{} }
+
+// Shutdown ends all sessions: each gets a BYE with text, after the command that is running. It
+// returns when all are closed, or when ctx is done, with ctx's error; those that are left are cut off.
+// New sessions get a BYE at once. Close the listeners first.
+func (b *Backend) Shutdown(ctx context.Context, text string) error { return nil }
+
+type account struct{}
+
+// A Session is one connection.
+type Session struct{}
