@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/emersion/go-imap/v2"
@@ -92,11 +93,14 @@ type Stats struct {
 type Backend struct {
 	opts    Options // immutable; defaults are filled in
 	watcher *watch.Watcher
+	ids     atomic.Uint64 // of sessions
 
 	mu       sync.Mutex // guards what follows
 	sessions map[*Session]struct{}
-	closing  bool
+	empty    chan struct{}       // closed when a Backend that closes has no sessions left; nil until then
 	accounts map[string]*account // by root
+	idle     []*account          // that nobody is logged in to, the one that was left first in front
+	scans    uint64              // of accounts that were closed
 }
 
 // New returns a Backend. It panics if o has no Accounts.
@@ -104,26 +108,110 @@ func New(o *Options) *Backend {
 	if o == nil || o.Accounts == nil {
 		panic("backend: Options.Accounts is required")
 	}
-	return nil
+	b := &Backend{
+		opts:     *o,
+		sessions: map[*Session]struct{}{},
+		accounts: map[string]*account{},
+	}
+	if b.opts.AppendLimit == 0 {
+		b.opts.AppendLimit = 100 << 20
+	}
+	if b.opts.Logger == nil {
+		b.opts.Logger = slog.Default()
+	}
+	if b.watcher = b.opts.Watcher; b.watcher == nil {
+		b.watcher = watch.New(watch.Options{Logger: b.opts.Logger})
+	}
+	return b
 }
 
 // Caps are the capabilities that the sessions have, for imapserver.Options.Caps.
-func (b *Backend) Caps() imap.CapSet { return nil }
+func (b *Backend) Caps() imap.CapSet {
+	return imap.CapSet{
+		imap.CapIMAP4rev1:        {},
+		imap.CapIMAP4rev2:        {},
+		imap.CapNamespace:        {},
+		imap.CapUIDPlus:          {},
+		imap.CapMove:             {},
+		imap.CapESearch:          {},
+		imap.CapSearchRes:        {},
+		imap.CapListExtended:     {},
+		imap.CapListStatus:       {},
+		imap.CapStatusSize:       {},
+		imap.CapChildren:         {},
+		imap.CapSpecialUse:       {},
+		imap.CapCreateSpecialUse: {},
+		imap.CapLiteralPlus:      {},
+		imap.CapBinary:           {},
+		imap.CapUnauthenticate:   {},
+	}
+}
 
 // NewSession is for imapserver.Options.NewSession.
 func (b *Backend) NewSession(c *imapserver.Conn) (imapserver.Session, *imapserver.GreetingData, error) {
-	return nil, nil, errors.New("not yet")
+	s := newSession(b, c)
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.empty != nil {
+		return nil, nil, &imap.Error{Type: imap.StatusResponseTypeBye, Text: "Server is shutting down"}
+	}
+	b.sessions[s] = struct{}{}
+	s.log.Info("connected")
+	return s, &imapserver.GreetingData{}, nil
+}
+
+// remove takes out a session that is closed.
+func (b *Backend) remove(s *Session) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	delete(b.sessions, s)
+	if b.empty != nil && len(b.sessions) == 0 {
+		close(b.empty)
+	}
 }
 
 // Stats tells what is open now and what was done so far.
-func (b *Backend) Stats() Stats { return Stats{} }
+func (b *Backend) Stats() Stats {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	st := Stats{Sessions: len(b.sessions), Scans: b.scans, Watch: b.watcher.Stats()}
+	for _, a := range b.accounts {
+		st.LoggedIn += a.sessions
+		st.OpenMailboxes += a.OpenMailboxes()
+		st.Scans += a.Scans()
+	}
+	return st
+}
 
 // Shutdown ends all sessions: each gets a BYE with text, after the command that is running. It
-// returns when all are closed, or when ctx is done, with ctx's error; those that are left are cut off.
-// New sessions get a BYE at once. Close the listeners first.
-func (b *Backend) Shutdown(ctx context.Context, text string) error { return nil }
-
-type account struct{}
-
-// A Session is one connection.
-type Session struct{}
+// returns when all are closed, or when ctx is done, with ctx's error; those that are left are cut
+// off. New sessions get a BYE at once. It is called once; close the listeners first.
+func (b *Backend) Shutdown(ctx context.Context, text string) error {
+	b.mu.Lock()
+	b.empty = make(chan struct{})
+	if len(b.sessions) == 0 {
+		close(b.empty)
+	}
+	for s := range b.sessions {
+		go func() {
+			if s.take(ctx) { // or else at once, beside the command
+				defer s.give()
+			}
+			s.bye(text)
+		}()
+	}
+	b.mu.Unlock()
+	var err error
+	select {
+	case <-b.empty:
+	case <-ctx.Done():
+		err = ctx.Err()
+	}
+	b.mu.Lock()
+	b.closeIdle(0)
+	b.mu.Unlock()
+	if b.opts.Watcher == nil {
+		b.watcher.Close()
+	}
+	return err
+}

@@ -78,6 +78,17 @@ func (a *Account) Close() error {
 	return errors.Join(a.root.close(), a.fsys.Close())
 }
 
+// Stands reports whether the root is still the directory that was opened: it was not moved, deleted
+// or made again.
+func (a *Account) Stands() bool {
+	now, err := os.Stat(a.where)
+	if err != nil {
+		return false
+	}
+	then, err := a.root.f.Stat()
+	return err == nil && os.SameFile(now, then)
+}
+
 // Root is the account's directory.
 func (a *Account) Root() string { return a.where }
 

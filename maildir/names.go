@@ -84,7 +84,7 @@ func (o *Options) storageName(name string) (string, error) {
 			return bad(fmt.Sprintf("has the part %q, which is the server's own", part))
 		}
 		if o.Names == NamesUTF7 {
-			parts[i] = encodeUTF7(part)
+			parts[i] = EncodeUTF7(part)
 		}
 		if len(parts[i]) > 255 {
 			return bad("has a part of more than 255 bytes on disk")

@@ -10,8 +10,8 @@ import (
 // utf7 is base64 as modified UTF-7 has it (RFC 3501 section 5.1.3).
 var utf7 = base64.NewEncoding("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+,").WithPadding(base64.NoPadding)
 
-// encodeUTF7 spells a valid UTF-8 string in modified UTF-7.
-func encodeUTF7(s string) string {
+// EncodeUTF7 spells a valid UTF-8 string in modified UTF-7.
+func EncodeUTF7(s string) string {
 	var b strings.Builder
 	var run []uint16
 	flush := func() {
@@ -42,7 +42,7 @@ func encodeUTF7(s string) string {
 }
 
 // decodeUTF7 reads modified UTF-7. What isn't stands for itself, so that every name can be shown;
-// encodeUTF7 then doesn't lead back to it.
+// EncodeUTF7 then doesn't lead back to it.
 func decodeUTF7(s string) string {
 	var b strings.Builder
 	for s != "" {

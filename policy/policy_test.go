@@ -127,7 +127,7 @@ func TestMatch(t *testing.T) {
 		{"%*d", "a.bc.d", true}, {"*%b", "a.b", true}, {"", "", true}, {"", "a", false}, {"a*", "a", true}, {"Entwürfe", "Entwürfe", true},
 		{strings.Repeat("*a", 50) + "b", strings.Repeat("a", 2000), false},
 	} {
-		if got := match(c.pattern, c.name, '.'); got != c.want {
+		if got := Match(c.pattern, c.name, '.'); got != c.want {
 			t.Errorf("match(%q, %q) = %v", c.pattern, c.name, got)
 		}
 	}

@@ -31,7 +31,7 @@ func (r *Rules) For(mailbox string, separator rune) Policy {
 	p := r.Default
 	for i := len(r.Exceptions) - 1; i >= 0; i-- { // the first one last, so that it wins
 		e := &r.Exceptions[i]
-		if !match(e.Match, mailbox, separator) {
+		if !Match(e.Match, mailbox, separator) {
 			continue
 		}
 		set(&p.Delete, e.Delete)
@@ -50,9 +50,10 @@ func set[T any](to, from *T) {
 	}
 }
 
-// match reports whether a name matches a pattern. It keeps one place to go back to, so that a
+// Match reports whether a mailbox name matches a pattern in which "*" stands for any characters and
+// "%" for any but the hierarchy separator; INBOX in any case (RFC 9051 section 6.3.9). It keeps one place to go back to, so that a
 // pattern of many "*" costs no more than the product of both lengths.
-func match(pattern, name string, separator rune) bool {
+func Match(pattern, name string, separator rune) bool {
 	if strings.EqualFold(name, "INBOX") && strings.EqualFold(pattern, "INBOX") {
 		return true
 	}

@@ -1,0 +1,153 @@
+package backend
+
+import (
+	"context"
+	"errors"
+	"path/filepath"
+	"slices"
+	"sync"
+
+	"github.com/imapmaildir/imapmaildir/maildir"
+)
+
+// An account is a root that sessions are logged in to. They share it, and with it each mailbox.
+type account struct {
+	*maildir.Account
+	root     string // the key in Backend.accounts
+	sessions int    // guarded by Backend.mu
+
+	mu      sync.Mutex        // guards renamed
+	renamed map[string]string // old name → new name, to tell who asks for an old one (RFC 2180 3.4)
+}
+
+// maxIdle is how many accounts stay open that nobody is logged in to, so that who comes back soon
+// finds the mailboxes as they were.
+const maxIdle = 32
+
+// open finds or opens the account of a user; release must be called.
+func (b *Backend) open(a *Account) (*account, error) {
+	root, err := filepath.Abs(a.Root)
+	if err != nil {
+		return nil, err
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	acct := b.accounts[root]
+	if acct != nil && !acct.Stands() {
+		// Another directory has taken its place. Who is logged in goes on with the old one.
+		delete(b.accounts, root)
+		if acct.sessions == 0 {
+			b.close(acct)
+		}
+		acct = nil
+	}
+	if acct == nil {
+		o := a.Maildir
+		if o.Logger == nil {
+			o.Logger = b.opts.Logger.With("root", root)
+		}
+		m, err := maildir.Open(root, &o)
+		if err != nil {
+			return nil, err
+		}
+		acct = &account{Account: m, root: root, renamed: map[string]string{}}
+		b.accounts[root] = acct
+	}
+	if acct.sessions == 0 {
+		b.idle = slices.DeleteFunc(b.idle, func(other *account) bool { return other == acct })
+	}
+	acct.sessions++
+	return acct, nil
+}
+
+// release lets an account go.
+func (b *Backend) release(a *account) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	a.sessions--
+	switch {
+	case a.sessions > 0:
+	case b.accounts[a.root] != a:
+		b.close(a)
+	default:
+		b.idle = append(b.idle, a)
+		b.closeIdle(maxIdle)
+	}
+}
+
+// closeIdle closes the accounts that have been idle longest, but for the last keep.
+func (b *Backend) closeIdle(keep int) {
+	for len(b.idle) > keep {
+		a := b.idle[0]
+		delete(b.accounts, a.root)
+		b.close(a)
+	}
+}
+
+// close closes an account that has no sessions. The caller holds mu.
+func (b *Backend) close(a *account) {
+	b.idle = slices.DeleteFunc(b.idle, func(other *account) bool { return other == a })
+	b.scans += a.Scans()
+	if err := a.Close(); err != nil {
+		b.opts.Logger.Warn("close account", "root", a.root, "err", err)
+	}
+}
+
+// makeFolders makes the folders that each account has, where they are missing.
+func (a *account) makeFolders(ctx context.Context, folders []Folder) error {
+	if len(folders) == 0 {
+		return nil
+	}
+	entries, err := a.List()
+	if err != nil {
+		return err
+	}
+	have := make(map[string]bool, len(entries))
+	for _, e := range entries {
+		have[e.Name] = e.Selectable
+	}
+	for _, f := range folders {
+		if have[f.Name] {
+			continue
+		}
+		err := a.Create(ctx, f.Name, specialUse(f))
+		if errors.Is(err, maildir.ErrMailboxExists) {
+			continue // another session was faster
+		} else if err != nil {
+			return err
+		}
+		if f.Subscribe {
+			if err := a.Subscribe(ctx, f.Name, true); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// nameMoved remembers that a mailbox was renamed, for who asks for its old name.
+func (a *account) nameMoved(old, now string) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for k, v := range a.renamed {
+		if v == old {
+			a.renamed[k] = now
+		}
+	}
+	a.renamed[old] = now
+}
+
+// nameTaken forgets what was renamed away from a name, since there is another mailbox there now.
+func (a *account) nameTaken(name string) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	delete(a.renamed, name)
+}
+
+// newName tells what became of a mailbox that had this name.
+func (a *account) newName(old string) (now string, ok bool) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	now, ok = a.renamed[old]
+	return now, ok
+}

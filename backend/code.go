@@ -1,0 +1,74 @@
+package backend
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"syscall"
+
+	"github.com/emersion/go-imap/v2"
+	"github.com/imapmaildir/imapmaildir/maildir"
+)
+
+// Response codes that go-imap has no names for.
+const (
+	responseCodeExpungeIssued imap.ResponseCode = "EXPUNGEISSUED" // RFC 9051 7.1
+	responseCodeUseAttr       imap.ResponseCode = "USEATTR"       // RFC 6154 6
+	responseCodeNewName                         = "NEWNAME"       // RFC 2180 3.4; the names follow
+)
+
+func no(code imap.ResponseCode, format string, args ...any) error {
+	return &imap.Error{Type: imap.StatusResponseTypeNo, Code: code, Text: fmt.Sprintf(format, args...)}
+}
+
+func bad(format string, args ...any) error {
+	return &imap.Error{
+		Type: imap.StatusResponseTypeBad,
+		Code: imap.ResponseCodeClientBug,
+		Text: fmt.Sprintf(format, args...),
+	}
+}
+
+var errReadOnly = no(imap.ResponseCodeNoPerm, "Mailbox was opened read-only")
+
+// answer turns an error of maildir into a tagged response. What it doesn't know it leaves as it
+// is: go-imap answers NO [SERVERBUG]. No path leaves the server here.
+func answer(err error) error {
+	var name *maildir.NameError
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, maildir.ErrNoMailbox):
+		return no(imap.ResponseCodeNonExistent, "No such mailbox")
+	case errors.Is(err, maildir.ErrMailboxExists):
+		return no(imap.ResponseCodeAlreadyExists, "Mailbox exists already")
+	case errors.As(err, &name):
+		return no(imap.ResponseCodeCannot, "Mailbox name %s", name.Reason)
+	case errors.Is(err, maildir.ErrTooManyKeywords):
+		return no(imap.ResponseCodeLimit, "The mailbox has 26 keywords and can take no other")
+	case errors.Is(err, maildir.ErrExpunged):
+		return errExpunged
+	case errors.Is(err, maildir.ErrGone):
+		return no(imap.ResponseCodeNonExistent, "Mailbox is not there any more")
+	case errors.Is(err, maildir.ErrLocked):
+		return no(imap.ResponseCodeInUse, "Mailbox is locked by another program")
+	case errors.Is(err, syscall.EDQUOT):
+		return no(imap.ResponseCodeOverQuota, "Disk quota is used up")
+	case errors.Is(err, syscall.ENOSPC):
+		return no(imap.ResponseCodeOverQuota, "Disk is full")
+	case errors.Is(err, syscall.EROFS):
+		return no(imap.ResponseCodeNoPerm, "Mail is on a read-only disk")
+	case errors.Is(err, fs.ErrPermission):
+		return no(imap.ResponseCodeNoPerm, "The server may not do that to this mailbox")
+	}
+	return err
+}
+
+// tryCreate is answer for the mailbox that APPEND, COPY and MOVE put messages into: one that isn't
+// there may be created (RFC 9051 6.3.12, 6.4.7).
+func tryCreate(err error) error {
+	if errors.Is(err, maildir.ErrNoMailbox) || errors.Is(err, maildir.ErrGone) {
+		return no(imap.ResponseCodeTryCreate, "No such mailbox")
+	}
+	return answer(err)
+}

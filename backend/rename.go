@@ -1,0 +1,69 @@
+package backend
+
+import (
+	"errors"
+	"strings"
+
+	"github.com/emersion/go-imap/v2"
+	"github.com/imapmaildir/imapmaildir/maildir"
+	"github.com/imapmaildir/imapmaildir/policy"
+)
+
+// Rename renames a mailbox and those below it; subscriptions follow. Of INBOX the messages move
+// (RFC 9051 6.3.6).
+func (s *Session) Rename(from, to string, _ *imap.RenameOptions) (err error) {
+	defer s.begin("RENAME")(&err)
+	entries, err := s.acct.List()
+	if err != nil {
+		return err
+	}
+	sep := string(s.acct.Separator())
+	from, to = strings.TrimSuffix(from, sep), strings.TrimSuffix(to, sep)
+	inbox := strings.EqualFold(from, "INBOX")
+	var disconnect []*maildir.Ref
+	moved := map[string]string{}
+	for _, e := range entries {
+		if inbox || e.Name != from && !strings.HasPrefix(e.Name, from+sep) {
+			continue
+		}
+		moved[e.Name] = to + e.Name[len(from):]
+		if !e.Selectable {
+			continue
+		}
+		ref, err := s.acct.Mailbox(e.Name, maildir.RefOptions{})
+		if err != nil {
+			return err
+		}
+		defer ref.Close()
+		if s.others(ref) == 0 {
+			continue
+		}
+		switch s.policyFor(e.Name).Rename {
+		case policy.RenameRefuse:
+			return errInUse // draft 3.1
+		case policy.RenameDisconnect:
+			disconnect = append(disconnect, ref) // draft 3.3
+		}
+	}
+	if len(moved) == 0 && !inbox {
+		return s.missing(from)
+	}
+	if err := s.acct.Rename(s.ctx, from, to); err != nil {
+		return err
+	}
+	s.acct.nameTaken(to)
+	for old, now := range moved {
+		s.acct.nameMoved(old, now)
+	}
+	for _, ref := range disconnect {
+		var own *maildir.Ref
+		if s.isSelected(ref) {
+			own = s.sel.Ref
+		}
+		ref.Disconnect(own, errRenamed)
+	}
+	return nil
+}
+
+// errRenamed is why sessions are disconnected; they are told its text.
+var errRenamed = errors.New("mailbox has been renamed")

@@ -1,0 +1,143 @@
+package backend
+
+import (
+	"context"
+	"errors"
+	"sync/atomic"
+
+	"github.com/emersion/go-imap/v2"
+	"github.com/emersion/go-imap/v2/imapserver"
+	"github.com/imapmaildir/imapmaildir/maildir"
+)
+
+// selected is the mailbox that a session has selected.
+type selected struct {
+	*maildir.Ref
+	readOnly bool
+	view     *view
+	saved    imap.UIDSet // the result that "$" stands for (RFC 5182)
+	own      atomic.Bool // this session deleted it
+}
+
+// snapshot is the current state of the mailbox; of one that this session deleted, an empty one.
+func (sel *selected) snapshot() *maildir.Snapshot {
+	s := sel.Snapshot()
+	if sel.own.Load() {
+		empty := *s
+		empty.Messages = nil
+		empty.Number++
+		return &empty
+	}
+	return s
+}
+
+// systemFlags are those that a Maildir can hold.
+var systemFlags = []imap.Flag{imap.FlagAnswered, imap.FlagFlagged, imap.FlagDeleted, imap.FlagSeen, imap.FlagDraft}
+
+func mailboxFlags(keywords []imap.Flag) []imap.Flag {
+	return append(systemFlags[:len(systemFlags):len(systemFlags)], keywords...)
+}
+
+// Select opens a mailbox (SELECT and EXAMINE).
+func (s *Session) Select(name string, options *imap.SelectOptions) (data *imap.SelectData, err error) {
+	command := "SELECT"
+	if options.ReadOnly {
+		command = "EXAMINE"
+	}
+	defer s.begin(command)(&err)
+	s.unselect()
+	sel := &selected{readOnly: options.ReadOnly}
+	gone := func(reason error) {
+		if !sel.own.Load() {
+			s.gone(reason)
+		}
+	}
+	ref, err := s.mailbox(name, maildir.RefOptions{Selected: true, ReadOnly: options.ReadOnly, Gone: gone})
+	if err != nil {
+		return nil, err
+	}
+	snap, err := ref.Sync(s.ctx)
+	if err != nil {
+		ref.Close()
+		return nil, err
+	}
+	v := newView(snap, ref.Recent())
+	sel.Ref, sel.view = ref, v
+	s.sel = sel
+	data = &imap.SelectData{
+		Flags:          mailboxFlags(v.keywords),
+		PermanentFlags: []imap.Flag{},
+		NumMessages:    uint32(len(v.msgs)),
+		NumRecent:      v.numRecent(),
+		UIDNext:        snap.UIDNext,
+		UIDValidity:    snap.UIDValidity,
+	}
+	if !options.ReadOnly {
+		data.PermanentFlags = data.Flags
+		if snap.HasKeywordRoom() {
+			data.PermanentFlags = append(data.PermanentFlags[:len(data.Flags):len(data.Flags)], imap.FlagWildcard)
+		}
+	}
+	for i, msg := range v.msgs {
+		if msg.Flags&maildir.FlagSeen == 0 {
+			data.FirstUnseenSeqNum = uint32(i + 1)
+			break
+		}
+	}
+	if s.conn.EnabledCaps().Has(imap.CapIMAP4rev2) { // RFC 9051 6.3.2
+		data.List = &imap.ListData{Mailbox: ref.Name(), Delim: s.acct.Separator()}
+	}
+	return data, nil
+}
+
+// Unselect closes the mailbox and expunges nothing.
+func (s *Session) Unselect() (err error) {
+	defer s.begin("UNSELECT")(&err)
+	s.unselect()
+	return nil
+}
+
+func (s *Session) unselect() {
+	if s.sel != nil {
+		s.sel.Close()
+		s.sel = nil
+	}
+}
+
+// gone ends the session because its mailbox was deleted or replaced, by another session or another
+// program.
+func (s *Session) gone(reason error) {
+	s.log.Info("mailbox gone", "reason", reason)
+	s.bye(reason.Error())
+}
+
+// Poll tells what is untold, after a command and before its tagged response.
+func (s *Session) Poll(w *imapserver.UpdateWriter, allowExpunge bool) (err error) {
+	s.take(context.Background())
+	defer s.give()
+	return s.tell(w, allowExpunge)
+}
+
+// tell looks at the disk and tells what is untold. An error is the connection's: what is wrong
+// with the disk is logged, and the client goes on with what it knows.
+func (s *Session) tell(w *imapserver.UpdateWriter, allowExpunge bool) error {
+	sel := s.sel
+	if sel == nil {
+		return nil
+	}
+	if _, err := sel.Sync(s.ctx); err != nil && !errors.Is(err, maildir.ErrGone) {
+		s.log.Error("look at mailbox", "mailbox", sel.Name(), "err", err)
+	}
+	snap := sel.snapshot()
+	var recent []imap.UID
+	if snap.Number != sel.view.number {
+		recent = sel.Recent()
+	}
+	if err := sel.view.tell(w, snap, recent, allowExpunge); err != nil {
+		return err
+	}
+	if sel.view.gone == 0 {
+		sel.Told(snap.Number)
+	}
+	return nil
+}
