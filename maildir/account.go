@@ -322,7 +322,6 @@ func (a *Account) Mailbox(name string, o RefOptions) (*Ref, error) {
 			warned:  map[string]struct{}{},
 			refs:    map[*Ref]struct{}{},
 			changed: make(chan struct{}),
-			recent:  map[imap.UID]struct{}{},
 		}
 		m.snap.Store(&Snapshot{})
 		a.open[st.id] = m

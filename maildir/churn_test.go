@@ -255,7 +255,7 @@ func TestUnfinishedRecord(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			l, problems, err := parseUIDList(strings.NewReader(string(b)))
+			l, problems, err := parseUIDList(string(b))
 			if err != nil || len(problems) > 0 || len(l.records) != 2 || strings.Contains(l.records[1].base, "xx") {
 				t.Errorf("the list holds %d records, %v, %v", len(l.records), problems, err)
 			}

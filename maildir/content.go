@@ -7,8 +7,6 @@ import (
 	"io"
 	"os"
 	"time"
-
-	"golang.org/x/sys/unix"
 )
 
 // A Content is the bytes of a message with CRLF line ends, whatever ends its lines in the file. It
@@ -200,10 +198,10 @@ func (m *Mailbox) Size(ctx context.Context, msg *Message) (int64, error) {
 	return c.Size(), nil
 }
 
-// Date is a message's internal date: its file's modification time.
+// Date is a message's internal date: its file's modification time, in whole seconds as IMAP has it.
 func (m *Mailbox) Date(ctx context.Context, msg *Message) (time.Time, error) {
 	if n := msg.date.Load(); n != 0 {
-		return time.Unix(0, n), nil
+		return time.Unix(int64(n), 0), nil
 	}
 	_, f, err := m.find(msg)
 	if err != nil {
@@ -214,12 +212,11 @@ func (m *Mailbox) Date(ctx context.Context, msg *Message) (time.Time, error) {
 	if err != nil {
 		return time.Time{}, err
 	}
-	n := unix.TimespecToNsec(st.mtime)
-	if n == 0 {
-		n = 1
+	date := time.Unix(st.mtime.Unix()).Truncate(time.Second)
+	if n := uint32(date.Unix()); int64(n) == date.Unix() { // others are looked up again
+		msg.date.Store(n)
 	}
-	msg.date.Store(n)
-	return time.Unix(0, n), nil
+	return date, nil
 }
 
 // saveSizes writes sizes that were counted to dovecot-uidlist, so that they are counted once.

@@ -118,28 +118,52 @@ func sizeField(base, key string) int64 {
 
 func withSizes(base string, s, w int64) string { return fmt.Sprintf("%s,S=%d,W=%d", base, s, w) }
 
-// compareBases is the order in which Dovecot numbers files: by their leading seconds, by their
-// microseconds where both have them, then byte by byte (maildir_filename_sort_cmp).
-func compareBases(a, b string) int {
-	as, arest := leadingNumber(a)
-	bs, brest := leadingNumber(b)
-	if c := cmp.Compare(as, bs); c != 0 {
+// A baseOrder is where a base name stands in the order in which Dovecot numbers files: by their
+// leading seconds, by their microseconds where both have them, then byte by byte
+// (maildir_filename_sort_cmp).
+type baseOrder struct {
+	base      string
+	sec, usec uint64
+	rest      string // after the seconds
+	tail      string // after the microseconds; "" where there are none
+}
+
+func orderOf(base string) baseOrder {
+	o := baseOrder{base: base}
+	o.sec, o.rest = leadingNumber(base)
+	if usec, ok := strings.CutPrefix(o.rest, ".M"); ok {
+		o.usec, o.tail = leadingNumber(usec)
+	}
+	return o
+}
+
+func (o baseOrder) compare(p baseOrder) int {
+	if c := cmp.Compare(o.sec, p.sec); c != 0 {
 		return c
 	}
-	if ar, ok := strings.CutPrefix(arest, ".M"); ok {
-		if br, ok := strings.CutPrefix(brest, ".M"); ok {
-			au, atail := leadingNumber(ar)
-			bu, btail := leadingNumber(br)
-			if c := cmp.Compare(au, bu); c != 0 {
-				return c
-			}
-			arest, brest = atail, btail
+	if strings.HasPrefix(o.rest, ".M") && strings.HasPrefix(p.rest, ".M") {
+		if c := cmp.Compare(o.usec, p.usec); c != 0 {
+			return c
 		}
-	}
-	if c := strings.Compare(arest, brest); c != 0 {
+		if c := strings.Compare(o.tail, p.tail); c != 0 {
+			return c
+		}
+	} else if c := strings.Compare(o.rest, p.rest); c != 0 {
 		return c
 	}
-	return strings.Compare(a, b)
+	return strings.Compare(o.base, p.base)
+}
+
+// sortBases sorts base names in the order in which files are numbered.
+func sortBases(bases []string) {
+	orders := make([]baseOrder, len(bases))
+	for i, base := range bases {
+		orders[i] = orderOf(base)
+	}
+	slices.SortFunc(orders, baseOrder.compare)
+	for i, o := range orders {
+		bases[i] = o.base
+	}
 }
 
 func leadingNumber(s string) (uint64, string) {
@@ -153,7 +177,16 @@ func leadingNumber(s string) (uint64, string) {
 
 // listedName reports whether a file of this name may be a message.
 func listedName(name string) bool {
-	return name != "" && name[0] != '.' && name[0] != ':' && !strings.ContainsAny(name, "\r\n\x00/")
+	if name == "" || name[0] == '.' || name[0] == ':' {
+		return false
+	}
+	for i := range len(name) {
+		switch name[i] {
+		case '\r', '\n', 0, '/':
+			return false
+		}
+	}
+	return true
 }
 
 var (

@@ -2,6 +2,7 @@ package maildir
 
 import (
 	"context"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -46,14 +47,14 @@ type Mailbox struct {
 
 	// mu guards what follows. It is taken after disk, and not held during I/O.
 	mu       sync.Mutex
-	storage  string                // the storage name, which RENAME changes
-	refs     map[*Ref]struct{}     // who uses it
-	changed  chan struct{}         // closed by the next publish
-	recent   map[imap.UID]struct{} // messages that no read-write session was told of
-	ghosts   []ghost               // expunged messages that are kept, in order of their numbers
-	gone     error                 // why it is gone
-	computed bool                  // sizes were counted that dovecot-uidlist does not have
-	recheck  *time.Timer           // looks again when the clock has moved on
+	storage  string            // the storage name, which RENAME changes
+	refs     map[*Ref]struct{} // who uses it
+	changed  chan struct{}     // closed by the next publish
+	recent   []imap.UID        // messages that no read-write session was told of
+	ghosts   []ghost           // expunged messages that are kept, in order of their numbers
+	gone     error             // why it is gone
+	computed bool              // sizes were counted that dovecot-uidlist does not have
+	recheck  *time.Timer       // looks again when the clock has moved on
 }
 
 // A Ref is one user's hold on a mailbox. Close must be called.
@@ -209,14 +210,10 @@ func (r *Ref) Recent() []imap.UID {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	s := m.snap.Load()
-	var uids []imap.UID
-	for uid := range m.recent {
-		if s.Find(uid) != nil {
-			uids = append(uids, uid)
-		}
-	}
+	m.recent = slices.DeleteFunc(m.recent, func(uid imap.UID) bool { return s.Find(uid) == nil })
+	uids := slices.Clone(m.recent)
 	if r.opts.Selected && !r.opts.ReadOnly {
-		clear(m.recent)
+		m.recent = nil
 	}
 	return uids
 }

@@ -244,7 +244,7 @@ func TestDeliveries(t *testing.T) {
 		if len(s.Messages) != 3 || !s.Messages[0].InNew || len(r.Recent()) != 3 {
 			t.Fatalf("read-only: %s, recent %v", dump(s), r.Recent())
 		}
-		if !slices.IsSortedFunc(s.Messages, func(x, y *Message) int { return compareBases(x.name, y.name) }) {
+		if !slices.IsSortedFunc(s.Messages, func(x, y *Message) int { return orderOf(x.name).compare(orderOf(y.name)) }) {
 			t.Error("UIDs are not in the order of the names")
 		}
 		rw := open(t, a, "INBOX", RefOptions{Selected: true})

@@ -2,7 +2,6 @@ package maildir
 
 import (
 	"errors"
-	"io"
 	"io/fs"
 	"os"
 	"strings"
@@ -11,7 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A found is a file that a scan met.
+// A found is a file that a scan met. Its name is cut from what eachEntry read.
 type found struct {
 	name  string
 	inNew bool
@@ -78,34 +77,24 @@ func (m *Mailbox) scanDir(sub string, files map[string]found) error {
 		return err
 	}
 	defer f.Close()
-	for {
-		entries, err := f.ReadDir(1024)
-		for _, e := range entries {
-			name := e.Name()
-			if !listedName(name) {
-				if strings.ContainsAny(name, "\r\n") {
-					m.warn("a line break in a file name: not a message", sub, name)
-				}
-				continue
+	return eachEntry(f, func(name string, regular bool) {
+		switch {
+		case !listedName(name):
+			if strings.ContainsAny(name, "\r\n") {
+				m.warn("a line break in a file name: not a message", sub, name)
 			}
-			if !e.Type().IsRegular() {
-				m.warn("not a regular file: not a message", sub, name)
-				continue
-			}
+		case !regular:
+			m.warn("not a regular file: not a message", sub, name)
+		default:
 			base, _ := splitName(name)
 			files[base] = found{name: name, inNew: sub == "new"}
 		}
-		if err == io.EOF {
-			return nil
-		} else if err != nil {
-			return err
-		}
-	}
+	})
 }
 
 // warn tells once about a file that is no message.
 func (m *Mailbox) warn(what, sub, name string) {
-	key := sub + "/" + name
+	key := sub + "/" + name // a copy: see eachEntry
 	if _, told := m.warned[key]; told || len(m.warned) > 1000 {
 		return
 	}

@@ -12,16 +12,18 @@ import (
 // makes another Message with the same UID. Size and date belong to the file, whose content never
 // changes; they are looked up when first asked for and kept here.
 type Message struct {
+	// The fields are in an order that leaves no holes: a mailbox has many messages.
+
 	UID   imap.UID
 	Flags Flags
-	// InNew is whether the file is still in new/.
-	InNew bool
 	// Number is that of the snapshot that made this value.
 	Number uint64
+	// InNew is whether the file is still in new/.
+	InNew bool
 
-	name string       // of the file, in cur/ or new/
-	size atomic.Int64 // with CRLF line ends, plus one; 0 as long as it is not known
-	date atomic.Int64 // modification time in nanoseconds since 1970; 0 as long as it is not known
+	date atomic.Uint32 // modification time in seconds since 1970; 0 as long as it is not known
+	name string        // of the file, in cur/ or new/
+	size atomic.Int64  // with CRLF line ends, plus one; 0 as long as it is not known
 }
 
 // base is the part of the file name that stays: the message's identity on disk.
@@ -46,6 +48,29 @@ func (msg *Message) with(name string, inNew bool, number uint64) *Message {
 	next.size.Store(msg.size.Load())
 	next.date.Store(msg.date.Load())
 	return next
+}
+
+// packNames copies the names of messages, which were cut from the buffers of a directory, so that
+// those can go. A few names share a string: that takes less than a string for each, and none of
+// them keeps much alive.
+func packNames(msgs []*Message) {
+	const few = 16
+	var b strings.Builder
+	for part := range slices.Chunk(msgs, few) {
+		n := 0
+		for _, msg := range part {
+			n += len(msg.name)
+		}
+		b.Reset()
+		b.Grow(n)
+		for _, msg := range part {
+			b.WriteString(msg.name)
+		}
+		names := b.String()
+		for _, msg := range part {
+			msg.name, names = names[:len(msg.name)], names[len(msg.name):]
+		}
+	}
 }
 
 // A Snapshot is one immutable state of a mailbox. Snapshots share the messages that are equal in

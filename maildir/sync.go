@@ -2,6 +2,7 @@ package maildir
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -9,6 +10,8 @@ import (
 	"io/fs"
 	"os"
 	"slices"
+	"strconv"
+	"strings"
 	"time"
 
 	"github.com/emersion/go-imap/v2"
@@ -72,7 +75,7 @@ type reading struct {
 // record without a file is one whose file is gone. A message is missed only after two scans
 // (docs/coexistence.md). Files without a UID get one under the lock.
 func (m *Mailbox) read(ctx context.Context, dirs scanState, keys fileStat) error {
-	r := &reading{prev: m.Snapshot(), files: map[string]found{}}
+	r := &reading{prev: m.Snapshot()}
 	r.number = r.prev.Number + 1
 	list, listStat, err := m.readList(false)
 	if err != nil {
@@ -87,6 +90,11 @@ func (m *Mailbox) read(ctx context.Context, dirs scanState, keys fileStat) error
 	if r.keywords, err = m.readKeywords(); err != nil {
 		return err
 	}
+	expected := len(r.prev.Messages)
+	if list != nil {
+		expected = max(expected, len(list.records))
+	}
+	r.files = make(map[string]found, expected)
 	if err := m.scan(r.files); err != nil {
 		return err
 	}
@@ -158,6 +166,9 @@ func (r *reading) assign() (missing int) {
 		have[msg.UID] = true
 	}
 	r.lost = r.lost[:0]
+	if r.messages == nil {
+		r.messages = make([]*Message, 0, len(r.files))
+	}
 	for _, msg := range r.prev.Messages {
 		f, ok := r.files[msg.base()]
 		switch {
@@ -196,8 +207,7 @@ func (r *reading) assign() (missing int) {
 func (r *reading) take(rec uidRecord, f found) {
 	msg := &Message{UID: rec.uid, Flags: parseFlags(f.name), InNew: f.inNew, Number: r.number, name: f.name}
 	if w, ok := rec.field('W'); ok {
-		var n int64
-		if _, err := fmt.Sscan(w, &n); err == nil && n >= 0 {
+		if n, err := strconv.ParseInt(w, 10, 64); err == nil && n >= 0 {
 			msg.size.Store(n + 1)
 		}
 	}
@@ -274,9 +284,10 @@ func (m *Mailbox) number(r *reading) error {
 	for base := range r.files {
 		bases = append(bases, base)
 	}
-	slices.SortFunc(bases, compareBases)
+	sortBases(bases)
 	list.forget(r.files)
-	var appended []byte
+	list.records = slices.Grow(list.records, len(bases))
+	numbered := len(list.records)
 	for _, base := range bases {
 		f := r.files[base]
 		if len(bases) <= slice { // many at once are a first look, and nobody else's to remove
@@ -286,13 +297,16 @@ func (m *Mailbox) number(r *reading) error {
 		}
 		rec := uidRecord{uid: list.nextUID(), base: base}
 		list.records = append(list.records, rec)
-		appended = appendRecord(appended, rec)
 		r.take(rec, f)
 	}
 	if rewrite {
 		err = m.writeList(list)
-	} else if len(appended) > 0 {
-		err = m.appendList(appended)
+	} else if len(list.records) > numbered {
+		var lines []byte
+		for _, rec := range list.records[numbered:] {
+			lines = appendRecord(lines, rec)
+		}
+		err = m.appendList(lines)
 	}
 	if err != nil {
 		return err
@@ -312,12 +326,15 @@ func (l *uidlist) restore(msgs, lost []*Message) {
 			l.records = append(l.records, uidRecord{uid: msg.UID, base: msg.base()})
 		}
 	}
-	slices.SortFunc(l.records, func(a, b uidRecord) int { return int(int64(a.uid) - int64(b.uid)) })
+	slices.SortFunc(l.records, func(a, b uidRecord) int { return cmp.Compare(a.uid, b.uid) })
 }
 
 // forget takes away the records of expunged messages whose file names came back: they are other
 // messages now, and of two records of a name the later one counts.
 func (l *uidlist) forget(files map[string]found) {
+	if len(files) == 0 {
+		return
+	}
 	l.records = slices.DeleteFunc(l.records, func(rec uidRecord) bool {
 		_, again := files[rec.base]
 		return again
@@ -326,7 +343,17 @@ func (l *uidlist) forget(files map[string]found) {
 
 // finish publishes what was read.
 func (m *Mailbox) finish(r *reading) {
-	slices.SortFunc(r.messages, func(a, b *Message) int { return int(int64(a.UID) - int64(b.UID)) })
+	slices.SortFunc(r.messages, func(a, b *Message) int { return cmp.Compare(a.UID, b.UID) })
+	var made []*Message
+	for _, msg := range r.messages {
+		if msg.Number == r.number {
+			made = append(made, msg)
+		}
+	}
+	packNames(made)
+	if n := len(r.messages); cap(r.messages)-n > n/16 {
+		r.messages = append(make([]*Message, 0, n), r.messages...)
+	}
 	next := &Snapshot{
 		Number:      r.number,
 		UIDValidity: r.prev.UIDValidity,
@@ -344,9 +371,7 @@ func (m *Mailbox) finish(r *reading) {
 		return // nothing is new
 	}
 	m.mu.Lock()
-	for _, uid := range r.fresh {
-		m.recent[uid] = struct{}{}
-	}
+	m.recent = append(m.recent, r.fresh...)
 	m.mu.Unlock()
 	m.publish(next)
 }
@@ -390,11 +415,14 @@ func (m *Mailbox) moveNew(ctx context.Context) error {
 	next := *prev
 	next.Number++
 	next.Messages = slices.Clone(prev.Messages)
+	made := make([]*Message, 0, len(moved))
 	for i, msg := range next.Messages {
 		if name, ok := moved[msg.UID]; ok {
 			next.Messages[i] = msg.with(name, false, next.Number)
+			made = append(made, next.Messages[i])
 		}
 	}
+	packNames(made)
 	m.publish(&next)
 	if st, err := m.statDirs(); err == nil {
 		m.scanned = st // what we moved needs no look; a look follows anyway, since it was just now
@@ -416,7 +444,12 @@ func (m *Mailbox) readList(underLock bool) (*uidlist, fileStat, error) {
 	if err != nil {
 		return nil, fileStat{}, err
 	}
-	list, problems, err := parseUIDList(f)
+	var text strings.Builder
+	text.Grow(int(st.size) + bytes.MinRead)
+	if _, err := io.Copy(&text, f); err != nil {
+		return nil, fileStat{}, err
+	}
+	list, problems, err := parseUIDList(text.String())
 	for i, p := range problems {
 		if i == 10 {
 			m.acct.log().Warn("more of the same", "mailbox", m.Name(), "file", listFile, "problems", len(problems))

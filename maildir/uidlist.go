@@ -1,12 +1,10 @@
 package maildir
 
 import (
-	"bytes"
 	"cmp"
 	"crypto/rand"
 	"encoding/hex"
 	"fmt"
-	"io"
 	"slices"
 	"strconv"
 	"strings"
@@ -64,12 +62,10 @@ func (r uidRecord) withField(key byte, value string) uidRecord {
 // parseUIDList reads a uidlist. A record that is wrong is left out and told among the problems,
 // and takes no other one with it. A last line without its end is not there yet. The error is a
 // *FormatError where the header can't be read.
-func parseUIDList(r io.Reader) (*uidlist, []*FormatError, error) {
-	b, err := io.ReadAll(r)
-	if err != nil {
-		return nil, nil, err
-	}
-	text := string(b[:bytes.LastIndexByte(b, '\n')+1])
+//
+// The records are cut from text: who keeps a part of them copies it.
+func parseUIDList(text string) (*uidlist, []*FormatError, error) {
+	text = text[:strings.LastIndexByte(text, '\n')+1]
 	l := &uidlist{size: int64(len(text))}
 	header, rest, ok := strings.Cut(text, "\n")
 	if !ok {
@@ -106,6 +102,13 @@ func parseUIDList(r io.Reader) (*uidlist, []*FormatError, error) {
 
 // dropRepeated leaves out all but the last record of a name.
 func (l *uidlist) dropRepeated() []*FormatError {
+	ascending := true // as mail comes in; that is seen faster than a map is filled
+	for i := 1; i < len(l.records) && ascending; i++ {
+		ascending = l.records[i-1].base < l.records[i].base
+	}
+	if ascending {
+		return nil
+	}
 	last := make(map[string]imap.UID, len(l.records))
 	for _, rec := range l.records {
 		last[rec.base] = rec.uid
@@ -163,6 +166,7 @@ func (l *uidlist) parseHeader(s string) error {
 	if len(l.guid) != 32 || strings.Trim(l.guid, "0123456789abcdefABCDEF") != "" {
 		l.guid = ""
 	}
+	l.guid = strings.Clone(l.guid) // the mailbox keeps it, and must not keep the whole file with it
 	return nil
 }
 
@@ -200,7 +204,7 @@ func (l *uidlist) nextUID() imap.UID {
 
 // encode is the file's content, in version 3.
 func (l *uidlist) encode() []byte {
-	b := fmt.Appendf(nil, "3 V%d N%d G%s", l.validity, l.nextUID(), l.guid)
+	b := fmt.Appendf(make([]byte, 0, 256+80*len(l.records)), "3 V%d N%d G%s", l.validity, l.nextUID(), l.guid)
 	for _, f := range l.ext {
 		b = append(append(b, ' '), f...)
 	}
