@@ -1,0 +1,92 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"os"
+	"slices"
+	"time"
+)
+
+type checkCommand struct {
+	Config string `required:"" placeholder:"FILE" help:"The configuration file, TOML."`
+}
+
+func (checkCommand) example() string { return "maildird check -config /etc/maildird/maildird.toml" }
+
+// Run prints what is wrong, a line each, and fails if there is something. It changes nothing.
+func (k *checkCommand) Run(std *streams) error {
+	found := 0
+	say := func(err error) {
+		found++
+		fmt.Fprintln(std.out, err)
+	}
+	c, err := readConfig(k.Config)
+	if wrong, ok := errors.AsType[problems](err); ok {
+		for _, p := range wrong {
+			say(p)
+		}
+		return errSaid
+	} else if err != nil {
+		return err
+	}
+	if c.cert != "" {
+		if err := checkCertificate(c, time.Now()); err != nil {
+			say(err)
+		}
+	}
+	users, wrong, err := readUsers(c.passwdFile, c.location)
+	if err != nil {
+		return err
+	}
+	for _, p := range wrong {
+		say(p)
+	}
+	for _, root := range roots(users) {
+		if err := checkRoot(root); err != nil {
+			say(err)
+		}
+	}
+	if found > 0 {
+		return errSaid
+	}
+	_, err = fmt.Fprintf(std.out, "%s: all is well, %d users\n", k.Config, len(users))
+	return err
+}
+
+// roots are the Maildirs of all users, each once.
+func roots(users users) []string {
+	seen := map[string]bool{}
+	for _, u := range users {
+		seen[u.root] = true
+	}
+	return slices.Sorted(maps.Keys(seen))
+}
+
+// checkCertificate tells that the certificate is not valid now, or soon not any more.
+func checkCertificate(c *config, now time.Time) error {
+	pair, err := loadCertificate(c.cert, c.key)
+	if err != nil {
+		return err
+	}
+	leaf := pair.Leaf
+	switch {
+	case now.Before(leaf.NotBefore):
+		return fmt.Errorf("%s: the certificate is not valid before %s", c.cert, leaf.NotBefore.Format(time.DateOnly))
+	case now.After(leaf.NotAfter):
+		return fmt.Errorf("%s: the certificate ended on %s", c.cert, leaf.NotAfter.Format(time.DateOnly))
+	}
+	return nil
+}
+
+// checkRoot tells what is wrong with a Maildir. One that does not exist is made when its user logs
+// in for the first time.
+func checkRoot(root string) error {
+	if _, err := os.Stat(root); errors.Is(err, os.ErrNotExist) {
+		return checkPlace(root)
+	} else if err != nil {
+		return err
+	}
+	return nil
+}

@@ -1,0 +1,117 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"path/filepath"
+	"strings"
+)
+
+// A location says where users' Maildirs are: a path in which
+//
+//	%u  is the user's name
+//	%n  what is before its @, or all of it
+//	%d  what is behind its @
+//	%h  the user's home of the passwd-file; "~/" at the start is "%h/"
+//	%%  a percent sign
+type location string
+
+const defaultLocation location = "~/Maildir"
+
+const locationVariables = "%u, %n, %d, %h, %%"
+
+// UnmarshalText refuses what has other variables.
+func (l *location) UnmarshalText(b []byte) error {
+	s := string(b)
+	if s == "" {
+		return errors.New("is empty")
+	}
+	for i := 0; i < len(s); i++ {
+		if s[i] != '%' {
+			continue
+		}
+		i++
+		if i == len(s) || !strings.ContainsRune("undh%", rune(s[i])) {
+			return fmt.Errorf("unknown variable %q; allowed: %s", s[i-1:min(i+1, len(s))], locationVariables)
+		}
+	}
+	*l = location(s)
+	return nil
+}
+
+// within resolves a relative location against a directory.
+func (l location) within(dir string) location {
+	if strings.HasPrefix(string(l), "~/") {
+		return "%h/" + l[2:]
+	}
+	if strings.HasPrefix(string(l), "%h") || filepath.IsAbs(string(l)) {
+		return l
+	}
+	return location(filepath.Join(strings.ReplaceAll(dir, "%", "%%"), string(l)))
+}
+
+// fixed is the directory that all Maildirs are in, as far as it is the same for all users: empty if
+// that is nothing.
+func (l location) fixed() string {
+	var b strings.Builder
+	for i := 0; i < len(l); i++ {
+		if l[i] == '%' {
+			if l[i+1] != '%' {
+				return strings.TrimSuffix(b.String()[:strings.LastIndex(b.String(), "/")+1], "/")
+			}
+			i++
+		}
+		b.WriteByte(l[i])
+	}
+	return b.String()
+}
+
+// of is where the Maildir of one user is. It fails for a name that would lead to another place
+// than one of this user's own, and if the user lacks what the location asks for.
+func (l location) of(user, home string) (string, error) {
+	name, domain, _ := strings.Cut(user, "@")
+	var b strings.Builder
+	for i := 0; i < len(l); i++ {
+		if l[i] != '%' {
+			b.WriteByte(l[i])
+			continue
+		}
+		i++
+		var value string
+		switch l[i] {
+		case '%':
+			b.WriteByte('%')
+			continue
+		case 'h':
+			if !filepath.IsAbs(home) {
+				return "", fmt.Errorf("home %q is no absolute path, and the location %q asks for one", home, string(l))
+			}
+			b.WriteString(home)
+			continue
+		case 'u':
+			value = user
+		case 'n':
+			value = name
+		case 'd':
+			value = domain
+		}
+		if err := checkPart(value); err != nil {
+			return "", fmt.Errorf("user name %q can't be used in the location %q: %%%c %w", user, string(l), l[i], err)
+		}
+		b.WriteString(value)
+	}
+	return filepath.Clean(b.String()), nil
+}
+
+// checkPart tells what is wrong with a part of a user's name that becomes part of a path.
+func checkPart(s string) error {
+	switch {
+	case s == "":
+		return errors.New("is empty")
+	case s[0] == '.':
+		return errors.New("begins with a dot")
+	case strings.ContainsAny(s, "/\x00"):
+		return errors.New("has a slash or a NUL in it")
+	}
+	return nil
+}
