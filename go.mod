@@ -16,6 +16,7 @@ require (
 require (
 	github.com/go-crypt/crypt v0.14.15
 	github.com/prometheus/client_golang v1.25.0
+	github.com/rogpeppe/go-internal v1.16.0
 	golang.org/x/term v0.48.0
 )
 

@@ -144,9 +144,11 @@ func readConfig(file string) (*config, error) {
 	}
 	c := &config{location: defaultLocation, messageBytes: defaultMessageBytes, from: d}
 	d.read("", d.tree, c.keys())
-	if len(d.problems) == 0 { // else what follows would complain of values that were not taken
-		c.resolve(filepath.Dir(file))
-		c.check(d)
+	taken := len(d.problems) == 0
+	c.resolve(filepath.Dir(file))
+	c.checkValues(d)
+	if taken { // else what was not taken would be said to be missing
+		c.checkMissing(d)
 	}
 	if len(d.problems) > 0 {
 		slices.SortStableFunc(d.problems, func(a, b problem) int { return a.line - b.line })
@@ -165,8 +167,9 @@ func (c *config) resolve(dir string) {
 	c.location = c.location.within(dir)
 }
 
-// check looks for what is wrong with values that are right by themselves.
-func (c *config) check(d *document) {
+// checkValues looks at what each value names: addresses, files and places. Values that were not
+// taken are empty.
+func (c *config) checkValues(d *document) {
 	for _, l := range []struct{ key, addr string }{
 		{"listen.imap", c.imap}, {"listen.imaps", c.imaps}, {"listen.metrics", c.metrics},
 	} {
@@ -174,52 +177,57 @@ func (c *config) check(d *document) {
 			d.complain(l.key, "%q is no address; allowed: host:port, or :port for all addresses of this machine", l.addr)
 		}
 	}
-	if c.imap == "" && c.imaps == "" {
-		d.complain("listen", "there is nothing to serve; set imap, imaps or both")
-	}
-
-	switch {
-	case (c.cert == "") != (c.key == ""):
-		d.complain("tls", "cert and key belong together, and one is missing")
-	case c.cert != "":
+	if c.cert != "" && c.key != "" {
 		if _, err := loadCertificate(c.cert, c.key); err != nil {
 			d.complain("tls", "%w", err)
 		}
-	case c.imaps != "":
-		d.complain("listen.imaps", "needs a certificate; set cert and key in [tls]")
-	case c.imap != "" && !c.allowInsecure:
-		d.complain("listen.imap", "nobody could log in without TLS; set cert and key in [tls], or allow_insecure in [auth] for tests")
 	}
-
-	if c.passwdFile == "" {
-		d.complain("auth.passwd_file", "is missing: without it nobody can log in")
-	} else if f, err := os.Open(c.passwdFile); err != nil {
-		d.complain("auth.passwd_file", "%w", err)
-	} else {
-		f.Close()
+	if c.passwdFile != "" {
+		if f, err := os.Open(c.passwdFile); err != nil {
+			d.complain("auth.passwd_file", "%w", err)
+		} else {
+			f.Close()
+		}
 	}
-
-	if fixed := c.location.fixed(); fixed != "" {
-		if err := checkPlace(fixed); err != nil {
-			d.complain("mail.location", "%w", err)
+	for _, place := range []struct{ key, dir string }{{"mail.location", c.location.fixed()}, {"cache.dir", c.cacheDir}} {
+		if place.dir == "" {
+			continue
+		}
+		if err := checkPlace(place.dir); err != nil {
+			d.complain(place.key, "%w", err)
 		}
 	}
 	names := map[string]bool{}
 	for i, f := range c.folders {
-		key := fmt.Sprintf("mail.folder[%d]", i)
-		switch {
-		case f.Name == "":
-			d.complain(key, "name is missing")
-		case strings.EqualFold(f.Name, "INBOX"):
-			d.complain(key+".name", "INBOX is always there")
-		case names[f.Name]:
-			d.complain(key+".name", "%q is there twice", f.Name)
+		key := fmt.Sprintf("mail.folder[%d].name", i)
+		if strings.EqualFold(f.Name, "INBOX") {
+			d.complain(key, "INBOX is always there")
+		} else if f.Name != "" && names[f.Name] {
+			d.complain(key, "%q is there twice", f.Name)
 		}
 		names[f.Name] = true
 	}
-	if c.cacheDir != "" {
-		if err := checkPlace(c.cacheDir); err != nil {
-			d.complain("cache.dir", "%w", err)
+}
+
+// checkMissing looks for what ought to be there and isn't; all that is there was taken.
+func (c *config) checkMissing(d *document) {
+	if c.imap == "" && c.imaps == "" {
+		d.complain("listen", "there is nothing to serve; set imap, imaps or both")
+	}
+	switch {
+	case (c.cert == "") != (c.key == ""):
+		d.complain("tls", "cert and key belong together, and one is missing")
+	case c.cert == "" && c.imaps != "":
+		d.complain("listen.imaps", "needs a certificate; set cert and key in [tls]")
+	case c.cert == "" && c.imap != "" && !c.allowInsecure:
+		d.complain("listen.imap", "nobody could log in without TLS; set cert and key in [tls], or allow_insecure in [auth] for tests")
+	}
+	if c.passwdFile == "" {
+		d.complain("auth.passwd_file", "is missing: without it nobody can log in")
+	}
+	for i, f := range c.folders {
+		if f.Name == "" {
+			d.complain(fmt.Sprintf("mail.folder[%d]", i), "name is missing")
 		}
 	}
 	for i, e := range c.policy.Exceptions {

@@ -93,7 +93,7 @@ func hashPassword(scheme, text string) (string, error) {
 		// recommends. The server computes a few at once, also on small machines.
 		hash, err = argon2.New(argon2.WithVariantID(), argon2.WithM(19<<10), argon2.WithT(2), argon2.WithP(1))
 	case "BLF-CRYPT":
-		hash, err = bcrypt.New(bcrypt.WithCost(11))
+		hash, err = bcrypt.New(bcrypt.WithCost(10))
 		if len(text) > bcrypt.PasswordInputSizeMax {
 			err = fmt.Errorf("BLF-CRYPT takes passwords of at most %d bytes", bcrypt.PasswordInputSizeMax)
 		}
