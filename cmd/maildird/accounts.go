@@ -16,6 +16,9 @@ type accounts struct {
 	brake  *brake
 	count  func(result string) // for metrics: "ok", "wrong", "unavailable"
 	shared backend.Account     // what all accounts have in common
+
+	ending context.Context // done when the server ends: nobody is kept waiting any more
+	end    context.CancelFunc
 }
 
 // A roster is the users as of one reading of the passwd-file.
@@ -64,11 +67,16 @@ func newAccounts(c *config, log *slog.Logger, count func(result string)) (*accou
 	if err != nil {
 		return nil, fmt.Errorf("passwd-file: %w", err)
 	}
-	return &accounts{users: users, brake: newBrake(), count: count, shared: c.account()}, nil
+	a := &accounts{users: users, brake: newBrake(), count: count, shared: c.account()}
+	a.ending, a.end = context.WithCancel(context.Background())
+	return a, nil
 }
 
 // Authenticate implements backend.Accounts.
 func (a *accounts) Authenticate(ctx context.Context, c *backend.Credentials) (*backend.Account, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(a.ending, cancel)()
 	roster := a.users.get()
 	u := roster.users.find(c.Username)
 	check := roster.decoy(c.Username)

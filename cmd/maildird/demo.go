@@ -31,7 +31,9 @@ func (demoCommand) example() string {
 // The name and the password of the demo's only user.
 const demoUser = "demo"
 
-func (d *demoCommand) Run(ctx context.Context, std *streams) error {
+func (d *demoCommand) Run(std *streams) error {
+	ctx, stop := untilSignal()
+	defer stop()
 	root := d.Dir
 	if root == "" {
 		tmp, err := os.MkdirTemp("", "maildird-demo-")

@@ -58,14 +58,10 @@ func main() { os.Exit(run()) }
 
 func run() int {
 	std := &streams{in: os.Stdin, out: os.Stdout, err: os.Stderr}
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
-	context.AfterFunc(ctx, stop) // the second signal ends the process at once
-
 	parser := kong.Must(&commands{},
 		kong.Name("maildird"), kong.Description(description),
 		kong.ConfigureHelp(kong.HelpOptions{Compact: true}), kong.Help(help),
-		kong.BindTo(ctx, (*context.Context)(nil)), kong.Bind(std))
+		kong.Bind(std))
 	command, err := parser.Parse(longFlags(os.Args[1:]))
 	if err != nil {
 		complain(std.err, fmt.Errorf("%w; see maildird --help", err))
@@ -76,6 +72,13 @@ func run() int {
 		return 1
 	}
 	return 0
+}
+
+// untilSignal is done at the first SIGINT or SIGTERM; the second one ends the process at once.
+func untilSignal() (ctx context.Context, stop context.CancelFunc) {
+	ctx, stop = signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	context.AfterFunc(ctx, stop)
+	return ctx, stop
 }
 
 // longFlags lets long flags have one dash, as in "-config". There are no combined short ones.

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -60,6 +61,16 @@ func readPassword(std *streams) (string, error) {
 		}
 		return checkText(strings.TrimRight(line, "\r\n"))
 	}
+	state, err := term.GetState(fd)
+	if err != nil {
+		return "", err
+	}
+	ctx, stop := untilSignal()
+	defer stop()
+	defer context.AfterFunc(ctx, func() { // the terminal shows what is typed again
+		term.Restore(fd, state)
+		os.Exit(1)
+	})()
 	var texts [2]string
 	for i, prompt := range []string{"Password: ", "Again: "} {
 		fmt.Fprint(std.err, prompt)

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"context"
 	"io"
 	"log/slog"
 	"os"
@@ -17,7 +16,9 @@ type serveCommand struct {
 
 func (serveCommand) example() string { return "maildird serve -config /etc/maildird/maildird.toml" }
 
-func (s *serveCommand) Run(ctx context.Context, std *streams) error {
+func (s *serveCommand) Run(std *streams) error {
+	ctx, stop := untilSignal()
+	defer stop()
 	log := newLogger(std.err, s.Log == "json", s.Debug)
 	hangup := make(chan os.Signal, 1)
 	signal.Notify(hangup, syscall.SIGHUP)

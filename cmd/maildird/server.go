@@ -141,6 +141,9 @@ func (s *server) run(ctx context.Context) error {
 
 	s.log.Info("shutting down")
 	s.metrics.ending.Store(true)
+	if s.accounts != nil {
+		s.accounts.end()
+	}
 	for _, ln := range []net.Listener{s.imap, s.imaps} {
 		if ln != nil {
 			ln.Close()
