@@ -5,9 +5,11 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -183,13 +185,21 @@ func (s *server) reload() {
 }
 
 // imapLogger passes on what go-imap logs: mostly clients that went away or sent nonsense. Its
-// panics, and errors that it answered with SERVERBUG, need someone's attention.
+// panics, and errors that it answered with SERVERBUG, need someone's attention, unless it is the
+// connection that failed.
 type imapLogger struct{ log *slog.Logger }
 
 func (l imapLogger) Printf(format string, args ...any) {
 	level := slog.LevelDebug
-	if strings.HasPrefix(format, "panic") || strings.HasPrefix(format, "handling") {
+	if strings.HasPrefix(format, "panic") || strings.HasPrefix(format, "handling") && !slices.ContainsFunc(args, isNetwork) {
 		level = slog.LevelError
 	}
 	l.log.Log(context.Background(), level, fmt.Sprintf(format, args...), "from", "go-imap")
+}
+
+// isNetwork reports whether a value is an error of a connection that ended.
+func isNetwork(v any) bool {
+	err, _ := v.(error)
+	_, network := errors.AsType[net.Error](err)
+	return network || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, net.ErrClosed)
 }
