@@ -1,0 +1,137 @@
+package backend_test
+
+import (
+	"bufio"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/imapmaildir/imapmaildir/backend"
+)
+
+// A client is a connection that counts lines and no more, so that a benchmark measures the server.
+type client struct {
+	tb testing.TB
+	c  net.Conn
+	r  *bufio.Reader
+}
+
+func dial(tb testing.TB, addr string) *client {
+	tb.Helper()
+	c, err := net.Dial("tcp", addr)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	tb.Cleanup(func() { c.Close() })
+	cl := &client{tb, c, bufio.NewReaderSize(c, 64<<10)}
+	if _, err := cl.r.ReadString('\n'); err != nil {
+		tb.Fatal(err)
+	}
+	cl.do("LOGIN mary pass")
+	return cl
+}
+
+// do sends a command and returns how many lines were answered.
+func (c *client) do(command string) (lines int) {
+	c.tb.Helper()
+	if _, err := c.c.Write([]byte("t " + command + "\r\n")); err != nil {
+		c.tb.Fatal(err)
+	}
+	for {
+		line, err := c.r.ReadString('\n')
+		if err != nil {
+			c.tb.Fatal(err)
+		}
+		lines++
+		if strings.HasPrefix(line, "t OK") {
+			return lines
+		} else if strings.HasPrefix(line, "t ") {
+			c.tb.Fatalf("%s: %s", command, line)
+		}
+	}
+}
+
+// bigMailbox makes an INBOX of n small mails that were read, as a delivery agent names them.
+func bigMailbox(tb testing.TB, n int) string {
+	tb.Helper()
+	root := filepath.Join(tb.TempDir(), "Maildir")
+	for _, sub := range []string{"cur", "new", "tmp"} {
+		if err := os.MkdirAll(filepath.Join(root, sub), 0o700); err != nil {
+			tb.Fatal(err)
+		}
+	}
+	const mail = "From: Ada <ada@example.org>\nTo: Tom <tom@example.org>\nSubject: Plans\nDate: Tue, 03 Nov 2026 09:12:41 +0100\n\nHello\n"
+	for i := range n {
+		name := fmt.Sprintf("%d.M%06dP4711.mail.example.org,S=%d,W=%d:2,S", 1700000000+i/10, i%10, len(mail), len(mail)+6)
+		if err := os.WriteFile(filepath.Join(root, "cur", name), []byte(mail), 0o600); err != nil {
+			tb.Fatal(err)
+		}
+	}
+	return root
+}
+
+// The first SELECT numbers all messages; the others find dovecot-uidlist.
+func BenchmarkSelect(b *testing.B) {
+	for _, n := range []int{10_000, 100_000} {
+		b.Run(fmt.Sprintf("%dk", n/1000), func(b *testing.B) {
+			root := bigMailbox(b, n)
+			b.Run("first", func(b *testing.B) {
+				for b.Loop() {
+					b.StopTimer()
+					for _, f := range []string{"dovecot-uidlist", "dovecot-uidvalidity", "imapmaildir.cache"} {
+						os.Remove(filepath.Join(root, f))
+					}
+					c := dial(b, serve(b, &backend.Account{Root: root}).addr)
+					b.StartTimer()
+					c.do("SELECT INBOX")
+				}
+			})
+			b.Run("new-process", func(b *testing.B) {
+				for b.Loop() {
+					b.StopTimer()
+					c := dial(b, serve(b, &backend.Account{Root: root}).addr)
+					b.StartTimer()
+					c.do("SELECT INBOX")
+				}
+			})
+			b.Run("again", func(b *testing.B) {
+				c := dial(b, serve(b, &backend.Account{Root: root}).addr)
+				c.do("SELECT INBOX")
+				c.do("UNSELECT")
+				for b.Loop() {
+					c.do("SELECT INBOX")
+					b.StopTimer()
+					c.do("UNSELECT")
+					b.StartTimer()
+				}
+			})
+		})
+	}
+}
+
+func BenchmarkFetch(b *testing.B) {
+	c := dial(b, serve(b, &backend.Account{Root: bigMailbox(b, 10_000)}).addr)
+	c.do("SELECT INBOX")
+	for _, items := range []string{"FLAGS", "(UID FLAGS INTERNALDATE RFC822.SIZE)", "ENVELOPE", "BODY.PEEK[HEADER.FIELDS (SUBJECT)]"} {
+		b.Run(items, func(b *testing.B) {
+			for b.Loop() {
+				c.do("FETCH 1:* " + items)
+			}
+		})
+	}
+}
+
+func BenchmarkSearch(b *testing.B) {
+	c := dial(b, serve(b, &backend.Account{Root: bigMailbox(b, 10_000)}).addr)
+	c.do("SELECT INBOX")
+	for _, keys := range []string{"UNSEEN", "SUBJECT xyz", "BODY xyz"} {
+		b.Run(keys, func(b *testing.B) {
+			for b.Loop() {
+				c.do("SEARCH " + keys)
+			}
+		})
+	}
+}
