@@ -95,7 +95,7 @@ func (a *Account) Root() string { return a.where }
 // Separator is the hierarchy separator in mailbox names.
 func (a *Account) Separator() rune { return a.opts.separator() }
 
-// Scans counts how often a mailbox's directories were read.
+// Scans counts how often a new/ or a cur/ was read.
 func (a *Account) Scans() uint64 { return a.scans.Load() }
 
 // OpenMailboxes counts the mailboxes that are in use.

@@ -365,3 +365,98 @@ func TestKeywordsGetLater(t *testing.T) {
 		}
 	})
 }
+
+// Our own changes are published without reading the directories back; one reading follows in a
+// moment for all of them, and finds what another program did at the same time.
+func TestOwnChanges(t *testing.T) {
+	eachLayout(t, func(t *testing.T, a *Account) {
+		ctx := context.Background()
+		r := open(t, a, "INBOX", RefOptions{Selected: true})
+		uid := appendMail(t, r, "Subject: 1\r\n\r\n", "Work")
+		resync(t, r)
+		before, start := a.Scans(), time.Now()
+		for i := range 50 {
+			op := []imap.StoreFlagsOp{imap.StoreFlagsAdd, imap.StoreFlagsDel}[i%2]
+			if _, err := r.Store(ctx, []imap.UID{uid}, op, []imap.Flag{imap.FlagSeen}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		allowed := 2 * (2 + uint64(time.Since(start)/(2*coarse))) // new/ and cur/
+		if got := a.Scans() - before; got > allowed {
+			t.Errorf("50 changes read %d directories, at most %d are needed", got, allowed)
+		}
+		wantDump(t, r.Snapshot(), "1 Work")
+
+		// Another program's file in the same tick of the clock as ours.
+		if _, err := r.Store(ctx, []imap.UID{uid}, imap.StoreFlagsAdd, []imap.Flag{imap.FlagSeen}); err != nil {
+			t.Fatal(err)
+		}
+		r.disk.Lock()
+		changed := r.Changed()
+		cur := filepath.Join(a.Root(), "cur")
+		err := os.WriteFile(filepath.Join(cur, "9.other:2,"), []byte("x"), 0o600)
+		at := time.Unix(r.scanned.cur.Unix())
+		if err == nil {
+			err = os.Chtimes(cur, at, at)
+		}
+		r.disk.Unlock()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if s, err := r.Sync(ctx); err != nil || s.Find(2) == nil {
+			<-changed
+		}
+		wantDump(t, r.Snapshot(), `1 \Seen Work; 2`)
+	})
+}
+
+// A delivery is found by reading new/ alone; who moved to cur/ meanwhile is not taken for gone.
+func TestDeliveryReadsNewOnly(t *testing.T) {
+	eachLayout(t, func(t *testing.T, a *Account) {
+		ctx := context.Background()
+		r := open(t, a, "INBOX", RefOptions{Selected: true, ReadOnly: true})
+		file := func(name string) string { return filepath.Join(a.Root(), filepath.FromSlash(name)) }
+		write := func(name string) {
+			t.Helper()
+			if err := os.WriteFile(file(name), []byte("x"), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		write("cur/1.a:2,S")
+		write("new/2.b")
+		resync(t, r)
+		look := func() uint64 {
+			t.Helper()
+			before := a.Scans()
+			if _, err := r.Sync(ctx); err != nil {
+				t.Fatal(err)
+			}
+			return a.Scans() - before
+		}
+		past := time.Now().Add(-time.Hour)
+		for _, part := range []string{"cur", "new"} {
+			if err := os.Chtimes(file(part), past, past); err != nil {
+				t.Fatal(err)
+			}
+		}
+		look()
+		r.mu.Lock()
+		if r.recheck != nil { // the look that follows the files that were just written
+			r.recheck.Stop()
+		}
+		r.mu.Unlock()
+		write("new/3.c")
+		if got := look(); got != 1 {
+			t.Errorf("a delivery reads %d directories, want 1", got)
+		}
+		wantDump(t, r.Snapshot(), `1 \Seen; 2; 3`)
+		if err := os.Rename(file("new/2.b"), file("cur/2.b:2,F")); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Chtimes(file("cur"), past, past); err != nil {
+			t.Fatal(err)
+		}
+		look()
+		wantDump(t, r.Snapshot(), `1 \Seen; 2 \Flagged; 3`)
+	})
+}

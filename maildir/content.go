@@ -248,8 +248,7 @@ func (m *Mailbox) saveSizes(ctx context.Context) {
 		if err := m.writeList(l); err != nil {
 			return err
 		}
-		m.list, err = m.d.stat(listFile)
-		return err
+		return m.knowList()
 	})
 	if err != nil {
 		m.acct.log().Warn("sizes are not kept", "mailbox", m.Name(), "err", err)

@@ -176,16 +176,20 @@ func (m *Mailbox) MoveTo(ctx context.Context, dest *Mailbox, msgs []*Message, ke
 	}
 	uids, err := dest.place(ctx, hold, todo)
 	if err != nil {
-		m.syncLocked(ctx, true) // some are moved; the error that counts is the first one
-		return Copied{}, err
+		return Copied{}, m.abandon(ctx, err)
 	}
 	c, _ := copied(dest, msgs, uids)
 	for _, sub := range []string{"cur", "new"} {
 		if err := m.d.fsync(sub); err != nil {
-			return Copied{}, err
+			return Copied{}, m.abandon(ctx, err)
 		}
 	}
-	_, err = m.syncLocked(ctx, true)
+	var moved change
+	for _, uid := range c.Source {
+		moved.remove(uid)
+	}
+	m.apply(&moved)
+	_, err = m.syncLocked(ctx, false)
 	m.reap(false)
 	return c, err
 }

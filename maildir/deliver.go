@@ -138,10 +138,12 @@ type placement struct {
 // has just synced; hold runs a function under the mailbox's lock.
 func (m *Mailbox) place(ctx context.Context, hold func(func() error) error, todo []placement) ([]imap.UID, error) {
 	uids := make([]imap.UID, len(todo))
+	var c change
+	alone := true // nobody else wrote to the list
 	for start := 0; start < len(todo); start += slice {
 		part := todo[start:min(start+slice, len(todo))]
 		err := hold(func() error {
-			list, _, err := m.readList(true)
+			list, _, err := m.readNews(true)
 			if err != nil {
 				return err
 			}
@@ -151,21 +153,27 @@ func (m *Mailbox) place(ctx context.Context, hold func(func() error) error, todo
 			if list.validity != m.Snapshot().UIDValidity {
 				return goneError("its UIDVALIDITY was changed by another program")
 			}
+			alone = alone && list.tail && len(list.records) == 0
 			next := max(list.nextUID(), m.Snapshot().UIDNext)
+			if n := len(c.added); n > 0 {
+				next = max(next, c.added[n-1].UID+1)
+			}
 			var records []byte
 			var placed error
 			for i, p := range part {
-				to := "cur/" + withFlags(p.base, p.flags)
-				if p.flags == 0 {
-					to = "new/" + p.base
+				msg := &Message{Flags: p.flags, InNew: p.flags == 0, name: p.base}
+				if !msg.InNew {
+					msg.name = withFlags(p.base, p.flags)
 				}
-				if err := p.put(to); notExist(err) || errors.Is(err, ErrExpunged) {
+				if err := p.put(msg.path()); notExist(err) || errors.Is(err, ErrExpunged) {
 					continue
 				} else if err != nil {
 					placed = err
 					break
 				}
 				records = appendRecord(records, uidRecord{uid: next, fields: p.fields, base: p.base})
+				msg.UID = next
+				c.added = append(c.added, msg)
 				uids[start+i] = next
 				next++
 			}
@@ -173,19 +181,34 @@ func (m *Mailbox) place(ctx context.Context, hold func(func() error) error, todo
 				if err := m.appendList(records); err != nil {
 					return err
 				}
+				if alone {
+					if err := m.knowList(); err != nil {
+						return err
+					}
+				}
 			}
 			return placed
 		})
 		if err != nil {
-			m.syncLocked(ctx, true) // some are in place; the error that counts is the first one
-			return nil, err
+			return nil, m.abandon(ctx, err)
 		}
 	}
 	for _, sub := range []string{"cur", "new"} {
 		if err := m.d.fsync(sub); err != nil {
-			return nil, err
+			return nil, m.abandon(ctx, err)
 		}
 	}
-	_, err := m.syncLocked(ctx, true)
+	if alone {
+		m.apply(&c)
+	}
+	_, err := m.syncLocked(ctx, !alone)
 	return uids, err
+}
+
+// abandon reads back what a command that failed did before, and returns its error. The caller
+// holds disk.
+func (m *Mailbox) abandon(ctx context.Context, err error) error {
+	m.pending, m.list = true, listState{}
+	m.syncLocked(ctx, true) // the error that counts is the first one
+	return err
 }

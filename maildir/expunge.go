@@ -12,7 +12,7 @@ import (
 type ghost struct {
 	uid    imap.UID
 	name   string // in the mailbox's directory
-	number uint64 // of the snapshot without the message
+	number uint64 // of the first snapshot without the message; 0: it is in the current one
 }
 
 func ghostName(base string) string { return "tmp/" + base + ".ghost" }
@@ -25,34 +25,39 @@ func (m *Mailbox) Expunge(ctx context.Context, uids []imap.UID, keep bool) error
 	if _, err := m.syncLocked(ctx, false); err != nil {
 		return err
 	}
+	var c change
 	for part := range slices.Chunk(uids, slice) {
 		err := m.locked(ctx, lockWait, func() error {
 			return m.eachCurrent(ctx, part, func(msg *Message) error {
 				if !keep {
-					return m.d.remove(msg.path())
+					if err := m.d.remove(msg.path()); err != nil {
+						return err
+					}
+				} else {
+					if err := m.d.rename(msg.path(), ghostName(msg.base())); err != nil {
+						return err
+					}
+					m.keep(msg)
 				}
-				if err := m.d.rename(msg.path(), ghostName(msg.base())); err != nil {
-					return err
-				}
-				m.keep(msg)
+				c.remove(msg.UID)
 				return nil
 			})
 		})
 		if err != nil {
-			m.syncLocked(ctx, true) // some are done; the error that counts is the first one
-			return err
+			return m.abandon(ctx, err)
 		}
 	}
-	_, err := m.syncLocked(ctx, true)
+	m.apply(&c)
+	_, err := m.syncLocked(ctx, false)
 	m.reap(false)
 	return err
 }
 
-// keep remembers a ghost. The next snapshot is the first one without the message.
+// keep remembers a ghost; publish finds the first snapshot without the message.
 func (m *Mailbox) keep(msg *Message) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.ghosts = append(m.ghosts, ghost{uid: msg.UID, name: ghostName(msg.base()), number: m.snap.Load().Number + 1})
+	m.ghosts = append(m.ghosts, ghost{uid: msg.UID, name: ghostName(msg.base())})
 }
 
 // reap removes the ghosts that every session was told of, or all of them.
@@ -64,12 +69,14 @@ func (m *Mailbox) reap(all bool) {
 			told = min(told, r.told.Load())
 		}
 	}
-	n := 0
-	for n < len(m.ghosts) && (all || m.ghosts[n].number <= told) {
-		n++
-	}
-	dead := slices.Clone(m.ghosts[:n])
-	m.ghosts = slices.Delete(m.ghosts, 0, n)
+	var dead []ghost
+	m.ghosts = slices.DeleteFunc(m.ghosts, func(g ghost) bool {
+		gone := all || g.number != 0 && g.number <= told
+		if gone {
+			dead = append(dead, g)
+		}
+		return gone
+	})
 	m.mu.Unlock()
 	for _, g := range dead {
 		if err := m.d.remove(g.name); err != nil && !notExist(err) {

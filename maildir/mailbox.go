@@ -37,13 +37,14 @@ type Mailbox struct {
 
 	// disk makes this process one party to the dotlock, which is taken after it. It is held
 	// during I/O and guards what follows.
-	disk    sync.Mutex
-	scanned scanState           // of the last complete scan
-	list    fileStat            // of dovecot-uidlist as it was last read
-	keys    fileStat            // of dovecot-keywords as it was last read
-	guid    string              // of the mailbox, to write a lost list again
-	pending bool                // there are files that could not be numbered yet
-	warned  map[string]struct{} // files that were complained about
+	disk     sync.Mutex
+	scanned  scanState           // of the last complete scan, or of our own last change
+	scanTook time.Duration       // for cur/
+	list     listState           // of dovecot-uidlist as it was last read; zero: not known
+	keys     fileStat            // of dovecot-keywords as it was last read
+	guid     string              // of the mailbox, to write a lost list again
+	pending  bool                // the last look could not do all it had to
+	warned   map[string]struct{} // files that were complained about
 
 	// mu guards what follows. It is taken after disk, and not held during I/O.
 	mu       sync.Mutex
@@ -119,6 +120,11 @@ func (m *Mailbox) publish(s *Snapshot) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.snap.Store(s)
+	for i, g := range m.ghosts {
+		if g.number == 0 && s.Find(g.uid) == nil {
+			m.ghosts[i].number = s.Number
+		}
+	}
 	close(m.changed)
 	m.changed = make(chan struct{})
 }

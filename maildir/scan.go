@@ -39,9 +39,6 @@ func (m *Mailbox) statDirs() (scanState, error) {
 	return st, nil
 }
 
-// sameAs reports whether nothing changed between two looks, as far as the times tell.
-func (s scanState) sameAs(o scanState) bool { return s.new == o.new && s.cur == o.cur }
-
 // racy reports whether a directory was changed so shortly before it was read that a change after
 // the reading may have left the same time.
 func (s scanState) racy() bool {
@@ -58,15 +55,22 @@ func (s scanState) racy() bool {
 	return false
 }
 
-// scan reads new/, then cur/, into files, by base name. What it meets replaces what is there, so a
-// second scan completes a first one: one reading alone may miss a file that another program
-// renames meanwhile (docs/coexistence.md). new/ comes first, since mail moves from there to cur/.
-func (m *Mailbox) scan(files map[string]found) error {
-	m.acct.scans.Add(1)
-	for _, sub := range []string{"new", "cur"} {
-		if err := m.scanDir(sub, files); err != nil {
+// scan reads new/, then cur/, as far as r asks for them, into r.files, by base name. What it meets
+// replaces what is there, so a second scan completes a first one: one reading alone may miss a file
+// that another program renames meanwhile (docs/coexistence.md). new/ comes first, since mail moves
+// from there to cur/.
+func (m *Mailbox) scan(r *reading) error {
+	if r.readNew {
+		if err := m.scanDir("new", r.files); err != nil {
 			return err
 		}
+	}
+	if r.readCur {
+		start := time.Now()
+		if err := m.scanDir("cur", r.files); err != nil {
+			return err
+		}
+		m.scanTook = time.Since(start)
 	}
 	return nil
 }
@@ -77,6 +81,7 @@ func (m *Mailbox) scanDir(sub string, files map[string]found) error {
 		return err
 	}
 	defer f.Close()
+	m.acct.scans.Add(1)
 	return eachEntry(f, func(name string, regular bool) {
 		switch {
 		case !listedName(name):

@@ -18,36 +18,42 @@ func (m *Mailbox) Store(ctx context.Context, uids []imap.UID, op imap.StoreFlags
 	if _, err := m.syncLocked(ctx, false); err != nil {
 		return nil, err
 	}
-	change, err := m.keywordLetters(ctx, flags)
+	named, err := m.keywordLetters(ctx, flags)
 	if err != nil {
 		return nil, err
 	}
-	var messages []*Message
+	var c change
 	for part := range slices.Chunk(uids, slice) {
 		err := m.locked(ctx, lockWait, func() error {
 			return m.eachCurrent(ctx, part, func(msg *Message) error {
-				now := change
+				now := named
 				switch op {
 				case imap.StoreFlagsAdd:
-					now = msg.Flags | change
+					now = msg.Flags | named
 				case imap.StoreFlagsDel:
-					now = msg.Flags &^ change
+					now = msg.Flags &^ named
 				}
 				if now == msg.Flags {
 					return nil
 				}
-				return m.d.renameFresh(msg.path(), m.d, "cur/"+withFlags(msg.name, now))
+				name := withFlags(msg.name, now)
+				if err := m.d.renameFresh(msg.path(), m.d, "cur/"+name); err != nil {
+					return err
+				}
+				c.rename(msg.UID, name)
+				return nil
 			})
 		})
 		if err != nil {
-			m.syncLocked(ctx, true) // some are done; the error that counts is the first one
-			return nil, err
+			return nil, m.abandon(ctx, err)
 		}
 	}
-	s, err := m.syncLocked(ctx, true)
+	m.apply(&c)
+	s, err := m.syncLocked(ctx, false) // a keyword may be new
 	if err != nil {
 		return nil, err
 	}
+	var messages []*Message
 	for _, uid := range uids {
 		if msg := s.Find(uid); msg != nil {
 			messages = append(messages, msg)
@@ -90,10 +96,10 @@ func (m *Mailbox) eachCurrent(ctx context.Context, uids []imap.UID, f func(*Mess
 // refresh reads the directories under the lock, to settle where the known messages are. It neither
 // numbers nor expunges anything.
 func (m *Mailbox) refresh() error {
-	r := &reading{prev: m.Snapshot(), files: map[string]found{}}
+	r := &reading{prev: m.Snapshot(), files: map[string]found{}, readNew: true, readCur: true}
 	r.number = r.prev.Number + 1
 	r.keywords = r.prev.keywords
-	if err := m.scan(r.files); err != nil {
+	if err := m.scan(r); err != nil {
 		return err
 	}
 	r.assign()

@@ -26,7 +26,8 @@ func (m *Mailbox) Sync(ctx context.Context) (*Snapshot, error) {
 	return m.syncLocked(ctx, false)
 }
 
-// syncLocked is Sync for a caller that holds disk; force looks even where no time has changed.
+// syncLocked is Sync for a caller that holds disk; force reads the directories even where no time
+// has changed.
 func (m *Mailbox) syncLocked(ctx context.Context, force bool) (*Snapshot, error) {
 	if err := m.stands(); err != nil {
 		return m.Snapshot(), err
@@ -43,12 +44,20 @@ func (m *Mailbox) syncLocked(ctx context.Context, force bool) (*Snapshot, error)
 	if err != nil && !notExist(err) {
 		return m.Snapshot(), err
 	}
-	mustMove := m.Snapshot().inNew > 0 && m.readWrite()
-	if !force && !m.pending && !mustMove && m.Snapshot().Number > 0 &&
-		dirs.sameAs(m.scanned) && sameFile(list, m.list) && sameFile(keys, m.keys) {
-		return m.Snapshot(), nil
+	prev := m.Snapshot()
+	all := force || m.pending || prev.Number == 0
+	r := &reading{
+		prev:     prev,
+		number:   prev.Number + 1,
+		readNew:  all || dirs.new != m.scanned.new,
+		readCur:  all || dirs.cur != m.scanned.cur,
+		readList: m.list.end == 0 || !sameFile(list, m.list.fileStat),
 	}
-	if err := m.read(ctx, dirs, keys); err != nil {
+	mustMove := prev.inNew > 0 && m.readWrite()
+	if !r.readNew && !r.readCur && !r.readList && !mustMove && sameFile(keys, m.keys) {
+		return prev, nil
+	}
+	if err := m.read(ctx, r, dirs, keys); err != nil {
 		return m.Snapshot(), err
 	}
 	return m.Snapshot(), m.Err()
@@ -59,56 +68,67 @@ func sameFile(a, b fileStat) bool { return a.id == b.id && a.size == b.size && a
 
 // A reading is what one look at the disk knows, before it becomes a snapshot.
 type reading struct {
-	prev     *Snapshot
-	number   uint64
+	prev   *Snapshot
+	number uint64
+
+	// What is read. The rest is as prev has it.
+	readNew, readCur, readList bool
+
 	files    map[string]found // that are not assigned yet
 	messages []*Message
 	fresh    []imap.UID // messages that had no UID, or that nobody looked at yet
 	lost     []*Message // in prev, and in no file
-	list     *uidlist   // nil: not read
+	list     *uidlist   // nil: not read, or there is none
 	keywords keywords
 }
 
 // read makes the next snapshot from the disk.
 //
 // The list is read first, then the directories: a record is written after its file, so that a
-// record without a file is one whose file is gone. A message is missed only after two scans
-// (docs/coexistence.md). Files without a UID get one under the lock.
-func (m *Mailbox) read(ctx context.Context, dirs scanState, keys fileStat) error {
-	r := &reading{prev: m.Snapshot()}
-	r.number = r.prev.Number + 1
-	list, listStat, err := m.readList(false)
-	if err != nil {
-		return err
-	}
-	r.list = list
-	if list != nil && r.prev.UIDValidity != 0 && list.validity != r.prev.UIDValidity {
-		reason := goneError("its UIDVALIDITY was changed by another program")
-		m.vanish(reason)
-		return reason
+// record without a file is one whose file is gone. A message is missed only after two scans, the
+// second one of both directories (docs/coexistence.md). Files without a UID get one under the lock.
+func (m *Mailbox) read(ctx context.Context, r *reading, dirs scanState, keys fileStat) error {
+	m.pending = true // until all of it is done
+	defer func() {
+		if m.pending {
+			m.list = listState{}
+		}
+	}()
+	var list listState
+	var err error
+	if r.readList {
+		if r.list, list, err = m.readNews(false); err != nil {
+			return err
+		}
+		if err := m.sameValidity(r.list, r.prev); err != nil {
+			return err
+		}
 	}
 	if r.keywords, err = m.readKeywords(); err != nil {
 		return err
 	}
-	expected := len(r.prev.Messages)
-	if list != nil {
-		expected = max(expected, len(list.records))
+	r.files = map[string]found{}
+	if r.readCur {
+		expected := len(r.prev.Messages)
+		if r.list != nil {
+			expected = max(expected, len(r.list.records))
+		}
+		r.files = make(map[string]found, expected)
 	}
-	r.files = make(map[string]found, expected)
-	if err := m.scan(r.files); err != nil {
+	if err := m.scan(r); err != nil {
 		return err
 	}
 	if missing := r.assign(); missing > 0 {
-		if err := m.scan(r.files); err != nil {
+		r.readNew, r.readCur = true, true
+		if err := m.scan(r); err != nil {
 			return err
 		}
 		r.assign()
 	}
-	m.keys, m.list, m.scanned = keys, listStat, dirs
-	m.pending = true // until all of it is done
+	m.keys, m.scanned = keys, dirs
 
-	needList := list == nil || list.guid == "" || list.version != 3 || len(r.files) > 0 || r.dropped()
-	if needList {
+	bad := r.readList && (r.list == nil || r.list.guid == "" || r.list.version != 3 || r.dropped())
+	if bad || len(r.files) > 0 {
 		err := m.locked(ctx, syncLockWait, func() error { return m.number(r) })
 		var le *LockError
 		switch {
@@ -119,6 +139,8 @@ func (m *Mailbox) read(ctx context.Context, dirs scanState, keys fileStat) error
 		case err != nil:
 			return err
 		}
+	} else if r.readList {
+		m.list = list
 	}
 	m.pending = false
 	m.finish(r)
@@ -133,28 +155,36 @@ func (m *Mailbox) read(ctx context.Context, dirs scanState, keys fileStat) error
 	return nil
 }
 
-// lookAgain looks at the disk once more when a change after the last scan would show.
+// sameValidity checks that a list still has the UIDVALIDITY that the snapshot has; with another
+// one, the mailbox is gone for all who know its UIDs.
+func (m *Mailbox) sameValidity(list *uidlist, s *Snapshot) error {
+	if list == nil || s.UIDValidity == 0 || list.validity == s.UIDValidity {
+		return nil
+	}
+	reason := goneError("its UIDVALIDITY was changed by another program")
+	m.vanish(reason)
+	return reason
+}
+
+// lookAgain looks at the disk once more when a change after the last scan would show. In a large
+// mailbox it waits longer, so that many changes in a row cost no more than a tenth of the time.
 func (m *Mailbox) lookAgain() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if m.recheck == nil {
-		m.recheck = time.AfterFunc(2*coarse, func() {
-			m.disk.Lock()
-			defer m.disk.Unlock()
-			if m.users() > 0 {
-				m.syncLocked(context.Background(), true) // an error shows at the next command
-			}
-		})
+	if m.recheck != nil {
 		return
 	}
-	m.recheck.Reset(2 * coarse)
-}
-
-// users counts the refs.
-func (m *Mailbox) users() int {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	return len(m.refs)
+	m.recheck = time.AfterFunc(max(2*coarse, 10*m.scanTook), func() {
+		m.disk.Lock()
+		defer m.disk.Unlock()
+		m.mu.Lock()
+		wanted := m.recheck != nil && len(m.refs) > 0
+		m.recheck = nil
+		m.mu.Unlock()
+		if wanted {
+			m.syncLocked(context.Background(), true) // an error shows at the next command
+		}
+	})
 }
 
 // assign gives the files that were found to the messages that are known: those of the previous
@@ -167,16 +197,22 @@ func (r *reading) assign() (missing int) {
 	}
 	r.lost = r.lost[:0]
 	if r.messages == nil {
-		r.messages = make([]*Message, 0, len(r.files))
+		r.messages = make([]*Message, 0, max(len(r.files), len(r.prev.Messages)+1))
 	}
 	for _, msg := range r.prev.Messages {
 		f, ok := r.files[msg.base()]
+		wasRead := r.readCur
+		if msg.InNew {
+			wasRead = r.readNew
+		}
 		switch {
 		case have[msg.UID]:
 		case ok && f.name == msg.name && f.inNew == msg.InNew:
 			r.messages = append(r.messages, msg)
 		case ok:
 			r.messages = append(r.messages, msg.with(f.name, f.inNew, r.number))
+		case !wasRead:
+			r.messages = append(r.messages, msg)
 		default:
 			r.lost = append(r.lost, msg)
 			missing++
@@ -221,6 +257,9 @@ func (r *reading) take(rec uidRecord, f found) {
 // dropped reports whether another program's rewriting took the record of a message away that is
 // still there: it is written again, so that the message keeps its UID.
 func (r *reading) dropped() bool {
+	if r.list.tail {
+		return false
+	}
 	i := 0
 	for _, msg := range r.prev.Messages {
 		for i < len(r.list.records) && r.list.records[i].uid < msg.UID {
@@ -237,14 +276,12 @@ func (r *reading) dropped() bool {
 
 // number gives a UID to each file that has none, and writes them down. It runs under the lock.
 func (m *Mailbox) number(r *reading) error {
-	list, _, err := m.readList(true) // another program may have numbered the same files
+	list, _, err := m.readNews(true) // another program may have numbered the same files
 	if err != nil {
 		return err
 	}
-	if list != nil && r.prev.UIDValidity != 0 && list.validity != r.prev.UIDValidity {
-		reason := goneError("its UIDVALIDITY was changed by another program")
-		m.vanish(reason)
-		return reason
+	if err := m.sameValidity(list, r.prev); err != nil {
+		return err
 	}
 	rewrite := false
 	if list == nil {
@@ -269,7 +306,8 @@ func (m *Mailbox) number(r *reading) error {
 		// Their files may have come after the scan. Left out now, they would be below UIDNEXT and get
 		// another UID at the next look.
 		if r.assign() > 0 {
-			if err := m.scan(r.files); err != nil {
+			r.readNew, r.readCur = true, true
+			if err := m.scan(r); err != nil {
 				return err
 			}
 			r.assign()
@@ -311,8 +349,7 @@ func (m *Mailbox) number(r *reading) error {
 	if err != nil {
 		return err
 	}
-	m.list, err = m.d.stat(listFile)
-	return err
+	return m.knowList()
 }
 
 // restore puts back the records of messages that a foreign rewriting took away.
@@ -387,7 +424,7 @@ func (m *Mailbox) moveNew(ctx context.Context) error {
 	if len(todo) == 0 {
 		return nil
 	}
-	moved := make(map[imap.UID]string, len(todo))
+	var c change
 	for part := range slices.Chunk(todo, slice) {
 		err := m.locked(ctx, syncLockWait, func() error {
 			for _, msg := range part {
@@ -397,7 +434,7 @@ func (m *Mailbox) moveNew(ctx context.Context) error {
 				}
 				err := m.d.renameFresh(msg.path(), m.d, "cur/"+name)
 				if err == nil {
-					moved[msg.UID] = name
+					c.rename(msg.UID, name)
 				} else if !notExist(err) && !errors.Is(err, fs.ErrExist) {
 					return err
 				}
@@ -408,46 +445,135 @@ func (m *Mailbox) moveNew(ctx context.Context) error {
 		if errors.As(err, &le) {
 			break // it stays in new/ until the lock can be had
 		} else if err != nil {
+			m.pending = true // some may be moved
 			return err
 		}
 	}
+	m.apply(&c)
+	return nil
+}
+
+// A change is what a command did to the files of a mailbox.
+type change struct {
+	renamed map[imap.UID]string // new names, in cur/
+	removed map[imap.UID]bool
+	added   []*Message // with UIDs above all others, in ascending order
+}
+
+func (c *change) rename(uid imap.UID, name string) {
+	if c.renamed == nil {
+		c.renamed = map[imap.UID]string{}
+	}
+	c.renamed[uid] = name
+}
+
+func (c *change) remove(uid imap.UID) {
+	if c.removed == nil {
+		c.removed = map[imap.UID]bool{}
+	}
+	c.removed[uid] = true
+}
+
+// apply publishes what this process did itself since it last looked, without reading it back. What
+// other programs did meanwhile may have the same modification time as ours, so a look follows in a
+// moment. The caller holds disk.
+func (m *Mailbox) apply(c *change) {
+	if len(c.renamed)+len(c.removed)+len(c.added) == 0 {
+		return
+	}
 	prev := m.Snapshot()
+	if prev.Number == 0 || m.pending {
+		return // the next look reads all
+	}
 	next := *prev
 	next.Number++
-	next.Messages = slices.Clone(prev.Messages)
-	made := make([]*Message, 0, len(moved))
-	for i, msg := range next.Messages {
-		if name, ok := moved[msg.UID]; ok {
-			next.Messages[i] = msg.with(name, false, next.Number)
-			made = append(made, next.Messages[i])
+	next.Messages = make([]*Message, 0, len(prev.Messages)+len(c.added))
+	var made []*Message
+	for _, msg := range prev.Messages {
+		if name, ok := c.renamed[msg.UID]; ok {
+			msg = msg.with(name, false, next.Number)
+			made = append(made, msg)
+		}
+		if !c.removed[msg.UID] {
+			next.Messages = append(next.Messages, msg)
 		}
 	}
+	m.mu.Lock()
+	for _, msg := range c.added {
+		msg.Number = next.Number
+		made = append(made, msg)
+		next.Messages = append(next.Messages, msg)
+		next.UIDNext = msg.UID + 1
+		m.recent = append(m.recent, msg.UID)
+	}
+	m.mu.Unlock()
 	packNames(made)
 	m.publish(&next)
-	if st, err := m.statDirs(); err == nil {
-		m.scanned = st // what we moved needs no look; a look follows anyway, since it was just now
+	st, err := m.statDirs()
+	if err != nil {
+		m.pending = true // it shows at the next look
+		return
 	}
-	return nil
+	m.scanned = st
+	m.lookAgain()
 }
 
 // readList reads dovecot-uidlist; nil where there is none. One that can't be used counts as none;
 // under the lock it is set aside under another name, never deleted.
-func (m *Mailbox) readList(underLock bool) (*uidlist, fileStat, error) {
+func (m *Mailbox) readList(underLock bool) (*uidlist, listState, error) {
 	f, err := m.d.open(listFile)
 	if notExist(err) {
-		return nil, fileStat{}, nil
+		return nil, listState{}, nil
 	} else if err != nil {
-		return nil, fileStat{}, err
+		return nil, listState{}, err
+	}
+	defer f.Close()
+	return m.parseList(f, underLock)
+}
+
+// readNews reads what was appended to dovecot-uidlist since it was last read. Where it was replaced
+// it reads the whole. Other programs append to it or replace it, and do nothing else.
+func (m *Mailbox) readNews(underLock bool) (*uidlist, listState, error) {
+	f, err := m.d.open(listFile)
+	if notExist(err) {
+		return nil, listState{}, nil
+	} else if err != nil {
+		return nil, listState{}, err
 	}
 	defer f.Close()
 	st, err := statFile(f)
 	if err != nil {
-		return nil, fileStat{}, err
+		return nil, listState{}, err
+	}
+	known := m.list
+	if known.end == 0 || st.id != known.id || st.size < known.end {
+		return m.parseList(f, underLock)
+	}
+	news := make([]byte, st.size-known.end+1)
+	if _, err := f.ReadAt(news, known.end-1); err != nil {
+		return nil, listState{}, err
+	}
+	if news[0] != '\n' {
+		return m.parseList(f, underLock) // somebody did something else
+	}
+	s := m.Snapshot()
+	list, err := parseNews(s.UIDValidity, s.UIDNext, m.guid, string(news[1:]))
+	if err != nil {
+		return nil, listState{}, err
+	}
+	list.size += known.end
+	return list, listState{st, list.size}, nil
+}
+
+func (m *Mailbox) parseList(f *os.File, underLock bool) (*uidlist, listState, error) {
+	st, err := statFile(f)
+	if err != nil {
+		return nil, listState{}, err
 	}
 	var text strings.Builder
 	text.Grow(int(st.size) + bytes.MinRead)
 	if _, err := io.Copy(&text, f); err != nil {
-		return nil, fileStat{}, err
+		return nil, listState{}, err
 	}
 	list, problems, err := parseUIDList(text.String())
 	for i, p := range problems {
@@ -459,16 +585,31 @@ func (m *Mailbox) readList(underLock bool) (*uidlist, fileStat, error) {
 	}
 	var fe *FormatError
 	if errors.As(err, &fe) && !underLock {
-		return nil, st, nil
+		return nil, listState{}, nil
 	} else if errors.As(err, &fe) {
 		aside := fmt.Sprintf("%s.broken-%d", listFile, time.Now().Unix())
 		m.acct.log().Error("set aside and made anew", "mailbox", m.Name(), "err", err, "as", aside)
 		if err := m.d.rename(listFile, aside); err != nil && !notExist(err) {
-			return nil, fileStat{}, err
+			return nil, listState{}, err
 		}
-		return nil, fileStat{}, nil
+		return nil, listState{}, nil
+	} else if err != nil {
+		return nil, listState{}, err
 	}
-	return list, st, err
+	return list, listState{st, list.size}, nil
+}
+
+// A listState says how dovecot-uidlist was when all of it was known.
+type listState struct {
+	fileStat
+	end int64 // of the last whole line
+}
+
+// knowList remembers dovecot-uidlist as this process just wrote it. It runs under the lock.
+func (m *Mailbox) knowList() error {
+	st, err := m.d.stat(listFile)
+	m.list = listState{st, st.size}
+	return err
 }
 
 // writeList replaces dovecot-uidlist. It runs under the lock.

@@ -28,6 +28,7 @@ type uidlist struct {
 	ext      []string // further header fields, as they stand
 	records  []uidRecord
 	size     int64 // bytes in whole lines
+	tail     bool  // the records are only those that were appended since the list was last read
 }
 
 // A uidRecord is one message of a uidlist.
@@ -98,6 +99,18 @@ func parseUIDList(text string) (*uidlist, []*FormatError, error) {
 		l.records = slices.CompactFunc(l.records, func(a, b uidRecord) bool { return a.uid == b.uid }) // the first keeps it
 	}
 	return l, append(problems, l.dropRepeated()...), nil
+}
+
+// parseNews reads records that were appended to a list that is known.
+func parseNews(validity uint32, next imap.UID, guid, records string) (*uidlist, error) {
+	header := fmt.Sprintf("3 V%d N%d G%s\n", validity, next, guid)
+	l, _, err := parseUIDList(header + records)
+	if err != nil {
+		return nil, err
+	}
+	l.size -= int64(len(header))
+	l.tail = true
+	return l, nil
 }
 
 // dropRepeated leaves out all but the last record of a name.
