@@ -56,12 +56,13 @@ func (s *Session) Select(name string, options *imap.SelectOptions) (data *imap.S
 	if err != nil {
 		return nil, err
 	}
-	snap, err := ref.Sync(s.ctx)
-	if err != nil {
+	if _, err := ref.Sync(s.ctx); err != nil {
 		ref.Close()
 		return nil, err
 	}
-	v := newView(snap, ref.Recent())
+	recent := ref.Recent() // before the snapshot, which has all of them then
+	snap := ref.Snapshot()
+	v := newView(snap, recent)
 	sel.Ref, sel.view = ref, v
 	s.sel = sel
 	data = &imap.SelectData{
@@ -128,10 +129,11 @@ func (s *Session) tell(w *imapserver.UpdateWriter, allowExpunge bool) error {
 	if _, err := sel.Sync(s.ctx); err != nil && !errors.Is(err, maildir.ErrGone) {
 		s.log.Error("look at mailbox", "mailbox", sel.Name(), "err", err)
 	}
-	snap := sel.snapshot()
 	var recent []imap.UID
+	snap := sel.snapshot()
 	if snap.Number != sel.view.number {
-		recent = sel.Recent()
+		recent = sel.Recent() // before the snapshot, which has all of them then
+		snap = sel.snapshot()
 	}
 	if err := sel.view.tell(w, snap, recent, allowExpunge); err != nil {
 		return err
