@@ -1,37 +1,15 @@
-// Package peers starts the real programs that tests talk to, on loopback, for as long as a test
-// runs.
 package peers
 
 import (
-	"fmt"
 	"net"
 	"os"
 	"os/exec"
-	"os/user"
 	"path/filepath"
 	"regexp"
 	"strconv"
 	"strings"
 	"testing"
-	"time"
 )
-
-// Need skips a test whose peer is not there; where MAILDIR_PEERS is "require", as in make test,
-// it fails.
-func Need(t *testing.T, program string) {
-	t.Helper()
-	_, err := exec.LookPath(program)
-	if err == nil && os.Geteuid() != 0 {
-		err = fmt.Errorf("%s can only be started by root", program)
-	}
-	if err == nil {
-		return
-	}
-	if os.Getenv("MAILDIR_PEERS") == "require" {
-		t.Fatal(err)
-	}
-	t.Skip(err)
-}
 
 // A Dovecot is a running Dovecot. Any user may log in with the password "pass".
 type Dovecot struct {
@@ -46,24 +24,14 @@ type Dovecot struct {
 func StartDovecot(t *testing.T, location string) *Dovecot {
 	t.Helper()
 	Need(t, "dovecot")
-	dir, err := os.MkdirTemp("", "dovecot") // short: it holds the names of sockets
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { os.RemoveAll(dir) })
-	if err := os.Chmod(dir, 0o755); err != nil {
-		t.Fatal(err)
-	}
-	owner, err := user.Lookup("mail") // Debian has it
-	if err != nil {
-		t.Fatal(err)
-	}
+	needRoot(t, "dovecot")
+	dir := Dir(t) // short: it holds the names of sockets
 	d := &Dovecot{Addr: freeAddr(t), dir: dir}
-	d.uid, _ = strconv.Atoi(owner.Uid)
-	d.gid, _ = strconv.Atoi(owner.Gid)
+	d.uid, d.gid = Owner(t)
 	_, port, _ := net.SplitHostPort(d.Addr)
 	conf := filepath.Join(dir, "dovecot.conf")
-	err = os.WriteFile(conf, []byte(strings.NewReplacer("DIR", dir, "PORT", port, "LOCATION", location, "UID", owner.Uid, "GID", owner.Gid).Replace(`
+	err := os.WriteFile(conf, []byte(strings.NewReplacer("DIR", dir, "PORT", port, "LOCATION", location,
+		"UID", strconv.Itoa(d.uid), "GID", strconv.Itoa(d.gid)).Replace(`
 base_dir = DIR/run
 state_dir = DIR/state
 log_path = DIR/dovecot.log
@@ -113,34 +81,12 @@ namespace inbox {
 		cmd.Process.Signal(os.Interrupt)
 		<-exited
 	})
-	deadline := time.Now().Add(20 * time.Second)
-	for {
-		c, err := net.Dial("tcp", d.Addr)
-		if err == nil {
-			c.Close()
-			return d
-		}
-		select {
-		case err := <-exited:
-			exited <- err
-			t.Fatalf("dovecot ended: %v\n%s%s", err, out.String(), d.Log(t))
-		case <-time.After(10 * time.Millisecond):
-		}
-		if time.Now().After(deadline) {
-			t.Fatalf("dovecot does not listen: %v\n%s", err, out.String())
-		}
-	}
+	waitListening(t, "dovecot", d.Addr, exited, func() string { return out.String() + d.Log(t) })
+	return d
 }
 
-func freeAddr(t *testing.T) string {
-	t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer ln.Close()
-	return ln.Addr().String()
-}
+// Location is where users' Maildirs are, with %u for the user's name.
+func (d *Dovecot) Location() string { return filepath.Join(d.dir, "mail", "%u", "Maildir") }
 
 // Maildir makes a user's empty mail root. It belongs to Dovecot's user and, by setgid, all in it to
 // its group, so that the test, which runs as root, and Dovecot share it as two users do.

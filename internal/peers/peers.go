@@ -1,0 +1,106 @@
+// Package peers starts the real programs that tests talk to, on loopback, for as long as a test
+// runs.
+package peers
+
+import (
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"os/user"
+	"strconv"
+	"testing"
+	"time"
+)
+
+// Need skips a test whose peer is not there; where MAILDIR_PEERS is "require", as in make test,
+// it fails.
+func Need(t *testing.T, program string) {
+	t.Helper()
+	if _, err := exec.LookPath(program); err != nil {
+		missing(t, err)
+	}
+}
+
+func needRoot(t *testing.T, program string) {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		missing(t, fmt.Errorf("%s can only be started by root", program))
+	}
+}
+
+func missing(t *testing.T, err error) {
+	t.Helper()
+	if os.Getenv("MAILDIR_PEERS") == "require" {
+		t.Fatal(err)
+	}
+	t.Skip(err)
+}
+
+// Owner is the user that owns the mail: Debian's "mail", or whoever runs the test if that is not
+// root.
+func Owner(t *testing.T) (uid, gid int) {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		return os.Geteuid(), os.Getegid()
+	}
+	owner, err := user.Lookup("mail")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if uid, err = strconv.Atoi(owner.Uid); err == nil {
+		gid, err = strconv.Atoi(owner.Gid)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return uid, gid
+}
+
+// Dir is a directory that every user may enter, removed with the test. [testing.T.TempDir] is for
+// one user alone.
+func Dir(t *testing.T) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "peer")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	if err := os.Chmod(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}
+
+func freeAddr(t *testing.T) string {
+	t.Helper()
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	return ln.Addr().String()
+}
+
+// waitListening returns when a program takes connections. It fails the test with what the program
+// said if it ends before that.
+func waitListening(t *testing.T, program, addr string, exited chan error, said func() string) {
+	t.Helper()
+	deadline := time.Now().Add(20 * time.Second)
+	for {
+		c, err := net.Dial("tcp", addr)
+		if err == nil {
+			c.Close()
+			return
+		}
+		select {
+		case err := <-exited:
+			exited <- err
+			t.Fatalf("%s ended: %v\n%s", program, err, said())
+		case <-time.After(10 * time.Millisecond):
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("%s does not listen: %v\n%s", program, err, said())
+		}
+	}
+}
