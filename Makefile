@@ -1,6 +1,6 @@
 # make test does all the set-up there is: it installs the programs that the tests talk to.
 
-PEERS = dovecot-imapd
+PEERS = dovecot-imapd postfix isync neomutt curl python3
 
 .PHONY: test lint peers fuzz
 

@@ -1,0 +1,297 @@
+package e2e
+
+import (
+	"bufio"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
+	"io"
+	"math/big"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/emersion/go-imap/v2/imapclient"
+
+	"github.com/imapmaildir/imapmaildir/internal/peers"
+)
+
+// patience is how long anything may take that a test waits for.
+const patience = 30 * time.Second
+
+// users are all users; each has the password "pass".
+var users = []string{"ada", "ben"}
+
+// A server is a running maildird.
+type server struct {
+	imap, imaps string // addresses; imap has STARTTLS and takes passwords without it
+	cert        string // the file of its certificate, for "localhost" and 127.0.0.1
+
+	location string
+	cmd      *exec.Cmd
+	exited   chan struct{} // closed when cmd has been waited for
+
+	mu      sync.Mutex // guards the fields below
+	log     []string
+	logged  chan struct{} // closed and made anew with each line
+	stopped bool
+}
+
+// serve starts maildird and ends it with the test. location is where Maildirs are, with %u for the
+// user; more is added to the configuration.
+func serve(t *testing.T, location, more string) *server {
+	t.Helper()
+	dir := peers.Dir(t)
+	own(t, dir)
+	s := &server{
+		cert:     filepath.Join(dir, "cert.pem"),
+		location: location,
+		exited:   make(chan struct{}),
+		logged:   make(chan struct{}),
+	}
+	writeCert(t, s.cert, filepath.Join(dir, "key.pem"))
+	var passwd strings.Builder
+	for _, user := range users {
+		passwd.WriteString(user + ":{PLAIN}pass\n")
+	}
+	writeFile(t, filepath.Join(dir, "users"), passwd.String())
+	config := filepath.Join(dir, "maildird.toml")
+	writeFile(t, config, `
+[listen]
+imap = "127.0.0.1:0"
+imaps = "127.0.0.1:0"
+
+[tls]
+cert = "cert.pem"
+key = "key.pem"
+
+[auth]
+passwd_file = "users"
+allow_insecure = true
+
+[mail]
+location = "`+location+`"
+`+more)
+	s.start(t, "serve", "-config", config)
+	s.imap = s.waitLog(t, `listening for=imap address=(\S+)`)[1]
+	s.imaps = s.waitLog(t, `listening for=imaps address=(\S+)`)[1]
+	return s
+}
+
+// start runs maildird as the owner of the mail.
+func (s *server) start(t *testing.T, args ...string) {
+	t.Helper()
+	s.cmd = exec.Command(maildirdPath, args...)
+	s.cmd.Dir = "/"
+	if os.Geteuid() == 0 {
+		uid, gid := peers.Owner(t)
+		s.cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}}
+	}
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.cmd.Stderr, s.cmd.Stdout = w, w
+	err = s.cmd.Start()
+	w.Close()
+	if err != nil {
+		t.Fatal(err)
+	}
+	go func() {
+		defer close(s.exited)
+		defer r.Close()
+		lines := bufio.NewReader(r)
+		for {
+			line, err := lines.ReadString('\n')
+			s.mu.Lock()
+			if line != "" {
+				s.log = append(s.log, strings.TrimSuffix(line, "\n"))
+			}
+			close(s.logged)
+			s.logged = make(chan struct{})
+			s.mu.Unlock()
+			if err != nil {
+				s.cmd.Wait()
+				return
+			}
+		}
+	}()
+	t.Cleanup(func() {
+		s.stop(t)
+		if t.Failed() {
+			t.Logf("maildird's log:\n%s", strings.Join(s.log, "\n"))
+		}
+	})
+}
+
+// stop ends maildird, which has to end well. It may be called twice.
+func (s *server) stop(t *testing.T) {
+	t.Helper()
+	s.mu.Lock()
+	again := s.stopped
+	s.stopped = true
+	s.mu.Unlock()
+	if again {
+		return
+	}
+	s.cmd.Process.Signal(syscall.SIGTERM)
+	select {
+	case <-s.exited:
+	case <-time.After(patience):
+		s.cmd.Process.Signal(syscall.SIGQUIT) // tells where its goroutines are
+		<-s.exited
+		t.Errorf("maildird does not end")
+	}
+	if code := s.cmd.ProcessState.ExitCode(); code != 0 {
+		t.Errorf("maildird: %v", s.cmd.ProcessState)
+	}
+	for _, line := range s.log {
+		if strings.Contains(line, "DATA RACE") || strings.Contains(line, "panic") || strings.Contains(line, "level=ERROR") {
+			t.Errorf("maildird's log: %s", line)
+		}
+	}
+}
+
+// waitLog returns when a line of the log matches, with its submatches.
+func (s *server) waitLog(t *testing.T, pattern string) []string {
+	t.Helper()
+	re := regexp.MustCompile(pattern)
+	timeout := time.After(patience)
+	for read := 0; ; {
+		s.mu.Lock()
+		lines, more := s.log[read:], s.logged
+		s.mu.Unlock()
+		for _, line := range lines {
+			if m := re.FindStringSubmatch(line); m != nil {
+				return m
+			}
+		}
+		read += len(lines)
+		select {
+		case <-more:
+		case <-s.exited:
+			t.Fatalf("maildird ended without a log line like %q", pattern)
+		case <-timeout:
+			t.Fatalf("maildird logs nothing like %q", pattern)
+		}
+	}
+}
+
+// root is a user's Maildir.
+func (s *server) root(user string) string { return strings.ReplaceAll(s.location, "%u", user) }
+
+// client is a go-imap client, logged in; o may be nil.
+func (s *server) client(t *testing.T, user string, o *imapclient.Options) *imapclient.Client {
+	t.Helper()
+	return client(t, s.imap, user, o)
+}
+
+// client logs in at any server of these tests.
+func client(t *testing.T, addr, user string, o *imapclient.Options) *imapclient.Client {
+	t.Helper()
+	conn, err := net.Dial("tcp", addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	conn.SetDeadline(time.Now().Add(3 * patience))
+	c := imapclient.New(conn, o)
+	t.Cleanup(func() { c.Close() })
+	if err := c.Login(user, "pass").Wait(); err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+// mailDir is a directory for users' homes that the server may write to, and the location of the
+// Maildirs in it.
+func mailDir(t *testing.T) (dir, location string) {
+	t.Helper()
+	dir = peers.Dir(t)
+	own(t, dir)
+	return dir, filepath.Join(dir, "%u", "Maildir")
+}
+
+// own gives a file or directory, and what is in it, to the owner of the mail.
+func own(t *testing.T, path string) {
+	t.Helper()
+	uid, gid := peers.Owner(t)
+	err := filepath.WalkDir(path, func(path string, _ os.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		return os.Lchown(path, uid, gid)
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func writeFile(t *testing.T, name, text string) {
+	t.Helper()
+	if err := os.WriteFile(name, []byte(text), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	own(t, name)
+}
+
+func readFile(t *testing.T, name string) string {
+	t.Helper()
+	b, err := os.ReadFile(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(b)
+}
+
+// writeCert makes a certificate that signs itself.
+func writeCert(t *testing.T, certFile, keyFile string) {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{
+		SerialNumber:          big.NewInt(1),
+		Subject:               pkix.Name{CommonName: "localhost"},
+		NotBefore:             time.Now().Add(-time.Hour),
+		NotAfter:              time.Now().Add(24 * time.Hour),
+		DNSNames:              []string{"localhost"},
+		IPAddresses:           []net.IP{net.IPv4(127, 0, 0, 1)},
+		IsCA:                  true,
+		BasicConstraintsValid: true,
+	}
+	cert, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	der, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	writeFile(t, certFile, string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: cert})))
+	writeFile(t, keyFile, string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der})))
+}
+
+// run runs a program to its end and returns what it said on standard output and standard error. It
+// has to end well.
+func run(t *testing.T, in io.Reader, program string, args ...string) (stdout, stderr string) {
+	t.Helper()
+	peers.Need(t, program)
+	cmd := exec.CommandContext(t.Context(), program, args...)
+	var out, errs strings.Builder
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = in, &out, &errs
+	if err := cmd.Run(); err != nil {
+		t.Fatalf("%s %q: %v\n%s%s", program, args, err, out.String(), errs.String())
+	}
+	return out.String(), errs.String()
+}
