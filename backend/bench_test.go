@@ -1,58 +1,13 @@
 package backend_test
 
 import (
-	"bufio"
 	"fmt"
-	"net"
 	"os"
 	"path/filepath"
-	"strings"
 	"testing"
 
 	"github.com/imapmaildir/imapmaildir/backend"
 )
-
-// A client is a connection that counts lines and no more, so that a benchmark measures the server.
-type client struct {
-	tb testing.TB
-	c  net.Conn
-	r  *bufio.Reader
-}
-
-func dial(tb testing.TB, addr string) *client {
-	tb.Helper()
-	c, err := net.Dial("tcp", addr)
-	if err != nil {
-		tb.Fatal(err)
-	}
-	tb.Cleanup(func() { c.Close() })
-	cl := &client{tb, c, bufio.NewReaderSize(c, 64<<10)}
-	if _, err := cl.r.ReadString('\n'); err != nil {
-		tb.Fatal(err)
-	}
-	cl.do("LOGIN mary pass")
-	return cl
-}
-
-// do sends a command and returns how many lines were answered.
-func (c *client) do(command string) (lines int) {
-	c.tb.Helper()
-	if _, err := c.c.Write([]byte("t " + command + "\r\n")); err != nil {
-		c.tb.Fatal(err)
-	}
-	for {
-		line, err := c.r.ReadString('\n')
-		if err != nil {
-			c.tb.Fatal(err)
-		}
-		lines++
-		if strings.HasPrefix(line, "t OK") {
-			return lines
-		} else if strings.HasPrefix(line, "t ") {
-			c.tb.Fatalf("%s: %s", command, line)
-		}
-	}
-}
 
 // bigMailbox makes an INBOX of n small mails that were read, as a delivery agent names them.
 func bigMailbox(tb testing.TB, n int) string {

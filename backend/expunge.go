@@ -22,6 +22,8 @@ func (s *Session) Expunge(w *imapserver.ExpungeWriter, uids *imap.UIDSet) (err e
 		return errReadOnly
 	case s.expungeRefused():
 		return errInUse
+	case s.sel.own.Load():
+		return nil // there is nothing left
 	}
 	snap, err := s.sel.Sync(s.ctx)
 	if err != nil {

@@ -109,13 +109,18 @@ func (sel *selected) places(set imap.NumSet) (places []int, byUID bool, err erro
 	}
 	switch set := set.(type) {
 	case imap.SeqSet:
-		for _, r := range spans(set, func(r imap.SeqRange) span { return span{r.Start, r.Stop} }, uint32(len(v.msgs))) {
-			switch {
-			case r.stop == 0 || int(r.stop) > v.most: // RFC 9051 9, seq-number
-				return nil, false, bad("There are %d messages, no number %d", len(v.msgs), r.stop)
-			case int(r.stop) > len(v.msgs): // RFC 2180 4.1.1: a number from before an EXPUNGE
-				return nil, false, no(responseCodeExpungeIssued, "Messages %d:%d are no longer available", max(int(r.start), len(v.msgs)+1), r.stop)
-			}
+		if len(set) == 0 {
+			return nil, false, nil
+		}
+		list := spans(set, func(r imap.SeqRange) span { return span{r.Start, r.Stop} }, uint32(len(v.msgs)))
+		highest := slices.MaxFunc(list, func(a, b span) int { return cmp.Compare(a.stop, b.stop) }).stop
+		switch {
+		case highest == 0 || int(highest) > v.most: // RFC 9051 9, seq-number
+			return nil, false, bad("There are %d messages, no number %d", len(v.msgs), highest)
+		case int(highest) > len(v.msgs): // RFC 2180 4.1.1: a number from before an EXPUNGE
+			return nil, false, no(responseCodeExpungeIssued, "Messages %d:%d are no longer available", len(v.msgs)+1, highest)
+		}
+		for _, r := range list {
 			take(int(r.start)-1, int(r.stop))
 		}
 		return places, false, nil

@@ -36,6 +36,14 @@ func (a *accounts) Authenticate(_ context.Context, c *backend.Credentials) (*bac
 // the test.
 func serve(t testing.TB, acct *backend.Account) *server {
 	t.Helper()
+	s, stop := start(t, acct)
+	t.Cleanup(stop)
+	return s
+}
+
+// start is serve for a server that is stopped before the test is over.
+func start(t testing.TB, acct *backend.Account) (s *server, stop func()) {
+	t.Helper()
 	if acct == nil {
 		acct = &backend.Account{}
 	}
@@ -44,7 +52,7 @@ func serve(t testing.TB, acct *backend.Account) *server {
 	}
 	log := slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelDebug}))
 	b := backend.New(&backend.Options{Accounts: (*accounts)(acct), Logger: log})
-	s := imapserver.New(&imapserver.Options{
+	imap := imapserver.New(&imapserver.Options{
 		NewSession:   b.NewSession,
 		Caps:         b.Caps(),
 		InsecureAuth: true,
@@ -57,11 +65,11 @@ func serve(t testing.TB, acct *backend.Account) *server {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		if err := s.Serve(wire.Wrap(ln, nil)); err != nil {
+		if err := imap.Serve(wire.Wrap(ln, nil)); err != nil {
 			t.Error(err)
 		}
 	}()
-	t.Cleanup(func() {
+	stop = func() {
 		ln.Close()
 		<-done
 		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
@@ -69,7 +77,7 @@ func serve(t testing.TB, acct *backend.Account) *server {
 		if err := b.Shutdown(ctx, "The test is over"); err != nil {
 			t.Error("sessions don't end:", err)
 		}
-		s.Close()
-	})
-	return &server{addr: ln.Addr().String(), root: acct.Root, backend: b}
+		imap.Close()
+	}
+	return &server{addr: ln.Addr().String(), root: acct.Root, backend: b}, stop
 }

@@ -21,6 +21,9 @@ func (s *Session) Store(w *imapserver.FetchWriter, set imap.NumSet, flags *imap.
 	if err != nil {
 		return err
 	}
+	if len(sel.entries) == 0 {
+		return sel.done(false)
+	}
 	uids := make([]imap.UID, len(sel.entries))
 	for i, e := range sel.entries {
 		uids[i] = e.msg.UID
