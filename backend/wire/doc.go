@@ -28,6 +28,11 @@
 //     read is dropped with the rest of the command. go-imap would run its content as commands.
 //   - A line is at most 64 KiB long, more than go-imap takes for a command.
 //
+// Of what it reads wire changes one thing, since no session could mend it: go-imap forgets the search
+// key SMALLER when a date or another size follows it, and both size keys when the size is 0. In a SEARCH or UID
+// SEARCH command wire puts NOT NOT before SMALLER, which means the same and is not forgotten; size 0 it
+// spells in another way.
+//
 // # STARTTLS
 //
 // Gathering belongs above TLS: many lines, one record. So wire answers STARTTLS itself and hands

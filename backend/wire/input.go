@@ -18,6 +18,7 @@ type input struct {
 	more   bool   // a literal and the rest of a line belong to it still
 	waits  bool   // the client sends them only when it is asked to: nothing of the literal was received
 	refuse bool   // they go nowhere: the command is answered
+	search search // what the command is, if it is a SEARCH
 }
 
 // add appends p to what was received. p may be kept until own is called.
@@ -107,11 +108,10 @@ func (in *input) next() []byte {
 		in.begun = true
 		in.lit, in.waits, in.more = literal(line)
 		switch {
+		case first:
+			return in.replace(line, in.search.first(line))
 		case !in.refuse:
-			in.ready = end
-			if first {
-				return line
-			}
+			in.replace(line, in.search.next(line))
 			return nil
 		case in.more && !in.waits:
 			in.buf = in.buf[end:]
@@ -120,6 +120,18 @@ func (in *input) next() []byte {
 			in.begin()
 		}
 	}
+}
+
+// replace makes the line at the start of buf ready, or what is to take its place if that isn't nil.
+// It returns what is ready.
+func (in *input) replace(line, by []byte) []byte {
+	if by == nil {
+		by = line
+	} else {
+		in.buf, in.lent = append(by, in.buf[len(line):]...), false
+	}
+	in.ready = len(by)
+	return in.buf[:in.ready]
 }
 
 // trimEOL returns the line without its end, LF or CRLF.
