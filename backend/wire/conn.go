@@ -281,6 +281,7 @@ func (c *Conn) writeLocked(p []byte) {
 		c.conn.SetWriteDeadline(time.Now().Add(c.ln.opts.WriteTimeout))
 		_, err = c.conn.Write(chunk)
 	}
+	c.conn.SetWriteDeadline(time.Time{}) // TLS also writes when it reads: not after an old deadline
 	c.mu.Lock()
 	if err != nil && c.err == nil {
 		c.err = err

@@ -208,6 +208,22 @@ func TestWriteTimeout(t *testing.T) {
 	}
 }
 
+// TestWriteTimeoutOver has a connection that rests for longer than a write may take. TLS writes on its own
+// account then, while it reads: the answer to a KeyUpdate (RFC 8446 4.6.3). Were the deadline of the last
+// write still set, that would fail, and every write after it.
+func TestWriteTimeoutOver(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		server, client := pipe(t, nil)
+		io.WriteString(server, "* OK hello\r\n")
+		read(t, client, 12)
+		time.Sleep(time.Hour)
+		go client.Read(make([]byte, 10))
+		if _, err := server.(*wire.Conn).NetConn().Write([]byte("KeyUpdate")); err != nil {
+			t.Errorf("after an hour: %v", err)
+		}
+	})
+}
+
 // TestClose closes connections in every state that writing has; it may take a second.
 func TestClose(t *testing.T) {
 	const bye = "* BYE Shutting down\r\n"
