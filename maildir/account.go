@@ -42,14 +42,15 @@ type Account struct {
 	// first and held during I/O.
 	names sync.Mutex
 
-	mu   sync.Mutex // guards open; taken before Mailbox.mu; not held during I/O
-	open map[fileID]*Mailbox
+	mu    sync.Mutex          // guards what follows; taken before Mailbox.mu; not held during I/O
+	known map[fileID]*Mailbox // all that are in use or kept
+	kept  []*Mailbox          // those that nobody uses, the one that was left last at the end
 }
 
 // Open opens an account. A root that does not exist is made, with an INBOX in it, for its owner
 // alone, as delivery agents do. One process opens a root once.
 func Open(root string, o *Options) (*Account, error) {
-	a := &Account{open: map[fileID]*Mailbox{}}
+	a := &Account{known: map[fileID]*Mailbox{}}
 	if o != nil {
 		a.opts = *o
 	}
@@ -73,8 +74,16 @@ func Open(root string, o *Options) (*Account, error) {
 	return a, nil
 }
 
-// Close closes the root. No mailbox may be open.
+// Close closes the root and what is kept. No mailbox may be in use.
 func (a *Account) Close() error {
+	a.mu.Lock()
+	kept := a.kept
+	a.kept = nil
+	for _, m := range kept {
+		delete(a.known, m.id)
+	}
+	a.mu.Unlock()
+	closeAll(kept)
 	return errors.Join(a.root.close(), a.fsys.Close())
 }
 
@@ -102,7 +111,7 @@ func (a *Account) Scans() uint64 { return a.scans.Load() }
 func (a *Account) OpenMailboxes() int {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	return len(a.open)
+	return len(a.known) - len(a.kept)
 }
 
 func (a *Account) log() *slog.Logger {
@@ -311,8 +320,7 @@ func (a *Account) Mailbox(name string, o RefOptions) (*Ref, error) {
 	}
 
 	a.mu.Lock()
-	defer a.mu.Unlock()
-	m := a.open[st.id]
+	m := a.known[st.id]
 	if m == nil {
 		m = &Mailbox{
 			acct:    a,
@@ -324,16 +332,67 @@ func (a *Account) Mailbox(name string, o RefOptions) (*Ref, error) {
 			changed: make(chan struct{}),
 		}
 		m.snap.Store(&Snapshot{})
-		a.open[st.id] = m
+		a.known[st.id] = m
 	} else {
-		d.close()
+		defer d.close()
 	}
 	r := &Ref{Mailbox: m, opts: o}
 	m.mu.Lock()
-	defer m.mu.Unlock()
 	r.told.Store(m.snap.Load().Number)
+	if len(m.refs) == 0 {
+		m.storage = storage // another program may have renamed it while nobody looked
+	}
 	m.refs[r] = struct{}{}
+	m.mu.Unlock()
+	dropped := a.trim()
+	a.mu.Unlock()
+	closeAll(dropped)
 	return r, nil
+}
+
+// trim brings the kept mailboxes down to what they may be, and returns those that are to be closed:
+// first of all those whose name another directory has now, then those that were left longest ago.
+// The caller holds mu.
+func (a *Account) trim() (dropped []*Mailbox) {
+	taken := map[string]bool{}
+	messages := 0
+	for _, m := range a.known {
+		m.mu.Lock()
+		if len(m.refs) > 0 {
+			taken[m.storage] = true
+		}
+		m.mu.Unlock()
+	}
+	kept := a.kept
+	a.kept = nil
+	for _, m := range slices.Backward(kept) { // from the one that was left last
+		m.mu.Lock()
+		used, again := len(m.refs) > 0, taken[m.storage]
+		taken[m.storage] = true
+		m.mu.Unlock()
+		if used {
+			continue
+		}
+		n := len(m.Snapshot().Messages)
+		if again || len(a.kept) >= a.opts.keepMailboxes() || messages+n > a.opts.keepMessages() {
+			delete(a.known, m.id)
+			dropped = append(dropped, m)
+			continue
+		}
+		messages += n
+		a.kept = append(a.kept, m)
+	}
+	slices.Reverse(a.kept)
+	return dropped
+}
+
+// closeAll closes mailboxes that are not known any more.
+func closeAll(dropped []*Mailbox) {
+	for _, m := range dropped {
+		m.disk.Lock() // a look that was under way ends first
+		m.d.close()
+		m.disk.Unlock()
+	}
 }
 
 // makeParts makes cur, new and tmp where they are missing. Never through a symlink.
@@ -358,8 +417,8 @@ func makeParts(d *dir, mode fs.FileMode) error {
 func (a *Account) forget(m *Mailbox) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if a.open[m.id] == m {
-		delete(a.open, m.id)
+	if a.known[m.id] == m {
+		delete(a.known, m.id)
 	}
 }
 
@@ -625,7 +684,7 @@ func (a *Account) move(old, now string) error {
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if m := a.open[st.id]; m != nil {
+	if m := a.known[st.id]; m != nil {
 		m.mu.Lock()
 		m.storage = now
 		m.mu.Unlock()

@@ -190,29 +190,37 @@ func (m *Mailbox) MoveTo(ctx context.Context, dest *Mailbox, msgs []*Message, ke
 	}
 	m.apply(&moved)
 	_, err = m.syncLocked(ctx, false)
-	m.reap(false)
+	m.reap()
 	return c, err
 }
 
 // moveFile moves one file, under both mailboxes' locks.
 func (m *Mailbox) moveFile(msg *Message, dest *Mailbox, to string, keep bool) error {
+	ghost := ghostName(msg.base())
 	from, f, err := m.find(msg)
 	if err != nil {
 		return err
 	}
 	defer f.Close()
+	if from == ghost {
+		return ErrExpunged
+	}
 	if keep {
-		err := m.d.linkTo(from, m.d, ghostName(msg.base()))
-		if err != nil && !errors.Is(err, fs.ErrExist) {
+		if err := m.d.linkTo(from, m.d, ghost); err != nil && !errors.Is(err, fs.ErrExist) {
 			return err
 		}
-		m.keep(msg)
 	}
 	err = m.d.renameFresh(from, dest.d, to)
 	if errors.Is(err, unix.EXDEV) {
 		if err = copyFile(f, dest, to); err == nil {
 			err = m.d.remove(from)
 		}
+	}
+	switch {
+	case keep && err == nil:
+		m.keep(msg)
+	case keep:
+		m.d.remove(ghost)
 	}
 	return err
 }

@@ -49,7 +49,7 @@ func (m *Mailbox) Expunge(ctx context.Context, uids []imap.UID, keep bool) error
 	}
 	m.apply(&c)
 	_, err := m.syncLocked(ctx, false)
-	m.reap(false)
+	m.reap()
 	return err
 }
 
@@ -60,8 +60,8 @@ func (m *Mailbox) keep(msg *Message) {
 	m.ghosts = append(m.ghosts, ghost{uid: msg.UID, name: ghostName(msg.base())})
 }
 
-// reap removes the ghosts that every session was told of, or all of them.
-func (m *Mailbox) reap(all bool) {
+// reap removes the ghosts that every session was told of.
+func (m *Mailbox) reap() {
 	m.mu.Lock()
 	told := m.snap.Load().Number
 	for r := range m.refs {
@@ -71,7 +71,7 @@ func (m *Mailbox) reap(all bool) {
 	}
 	var dead []ghost
 	m.ghosts = slices.DeleteFunc(m.ghosts, func(g ghost) bool {
-		gone := all || g.number != 0 && g.number <= told
+		gone := g.number != 0 && g.number <= told
 		if gone {
 			dead = append(dead, g)
 		}

@@ -2,6 +2,7 @@ package maildir
 
 import (
 	"context"
+	"math"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -175,37 +176,33 @@ func (m *Mailbox) readWrite() bool {
 	return false
 }
 
-// Close ends the use of the mailbox. The last one who leaves closes the directory.
+// Close ends the use of the mailbox. One that nobody uses any more is kept for a while, without the
+// messages that were expunged (Options.KeepMailboxes).
 func (r *Ref) Close() {
-	m := r.Mailbox
+	m, a := r.Mailbox, r.acct
 	m.saveSizes(context.Background())
-	m.acct.mu.Lock()
+	r.Told(math.MaxUint64) // waits for no ghost any more
+	a.mu.Lock()
 	m.mu.Lock()
 	delete(m.refs, r)
 	last := len(m.refs) == 0
-	if last {
-		if m.recheck != nil {
-			m.recheck.Stop()
-		}
-		if m.acct.open[m.id] == m { // another one may have come, if this one was gone
-			delete(m.acct.open, m.id)
-		}
-	}
 	m.mu.Unlock()
-	m.acct.mu.Unlock()
-	m.reap(last)
-	if last {
-		m.disk.Lock()
-		m.d.close()
-		m.disk.Unlock()
+	var dropped []*Mailbox
+	if last && a.known[m.id] == m {
+		a.kept = append(a.kept, m)
+		dropped = a.trim()
+	} else if last { // it is gone
+		dropped = []*Mailbox{m}
 	}
+	a.mu.Unlock()
+	closeAll(dropped)
 }
 
 // Told says that the session's client was told of everything up to the snapshot with this number,
 // expunges included: ghosts that nobody else waits for are removed.
 func (r *Ref) Told(number uint64) {
 	if r.told.Swap(number) != number {
-		r.reap(false)
+		r.reap()
 	}
 }
 

@@ -12,8 +12,29 @@ type Options struct {
 	// Separator is the hierarchy separator that clients see; 0 is the layout's own, '.' for
 	// LayoutMaildirpp and '/' for LayoutFS.
 	Separator rune
+	// KeepMailboxes is how many mailboxes that nobody uses any more stay known, so that opening one
+	// again costs a few system calls instead of reading it. Each keeps one file descriptor. 0: 32;
+	// negative: none.
+	KeepMailboxes int
+	// KeepMessages is how many messages those mailboxes may have together, at up to 130 bytes each. 0:
+	// 200 000.
+	KeepMessages int
 	// Logger hears of what is wrong on disk; nil is slog.Default().
 	Logger *slog.Logger
+}
+
+func (o *Options) keepMailboxes() int {
+	if o.KeepMailboxes == 0 {
+		return 32
+	}
+	return o.KeepMailboxes
+}
+
+func (o *Options) keepMessages() int {
+	if o.KeepMessages == 0 {
+		return 200_000
+	}
+	return o.KeepMessages
 }
 
 // A Layout is a way to lay mailboxes out in an account's root. INBOX is always the root itself.

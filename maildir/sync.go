@@ -178,11 +178,13 @@ func (m *Mailbox) lookAgain() {
 		m.disk.Lock()
 		defer m.disk.Unlock()
 		m.mu.Lock()
-		wanted := m.recheck != nil && len(m.refs) > 0
+		used := len(m.refs) > 0
 		m.recheck = nil
 		m.mu.Unlock()
-		if wanted {
+		if used {
 			m.syncLocked(context.Background(), true) // an error shows at the next command
+		} else {
+			m.scanned = scanState{} // who opens it next looks
 		}
 	})
 }
