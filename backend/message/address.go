@@ -70,19 +70,21 @@ func parseAddresses(v string) []imap.Address {
 				break
 			}
 			p.addr = &imap.Address{Host: s.domain()}
-			if n := len(p.words); n > 0 {
-				p.name, p.addr.Mailbox = strings.Join(p.words[:n-1], " "), p.words[n-1]
+			// The last word is the local part, with what dots join to it (RFC 5322 4.4). If there are more,
+			// the angle brackets are missing.
+			n := len(p.words)
+			for ; n > 0; n-- {
+				w := p.words[n-1]
+				if l := p.addr.Mailbox; l != "" && l[0] != '.' && !strings.HasSuffix(w, ".") {
+					break
+				}
+				p.addr.Mailbox = w + p.addr.Mailbox
 			}
-			p.words = nil
+			p.name, p.words = strings.Join(p.words[:n], " "), nil
 		case '"':
 			p.words = append(p.words, s.quoted())
 		default:
-			w := s.until(" \t(,;:<@\"")
-			if w == "" {
-				s.skip()
-			} else {
-				p.words = append(p.words, w)
-			}
+			p.words = append(p.words, s.until(" \t(,;:<@\""))
 		}
 	}
 	p.end()

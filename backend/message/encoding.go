@@ -153,9 +153,9 @@ func (d *qpDecoder) step(dst []byte, c byte) []byte {
 		d.held = append(d.held, c)
 		return dst
 	case soft && n == 2 && isHex(last):
-		if v, ok := unhex(last, c); ok {
+		if isHex(c) {
 			d.held = d.held[:0]
-			return append(dst, v)
+			return append(dst, unhex(last)<<4|unhex(c))
 		}
 	case (c == ' ' || c == '\t' || c == '\r') && last != '\r' && n < maxHeld:
 		d.held = append(d.held, c)
@@ -176,4 +176,12 @@ func (d *qpDecoder) flush(dst []byte) []byte {
 
 func isHex(c byte) bool {
 	return '0' <= c && c <= '9' || 'a' <= c && c <= 'f' || 'A' <= c && c <= 'F'
+}
+
+// unhex is the value of a hex digit.
+func unhex(c byte) byte {
+	if c <= '9' {
+		return c - '0'
+	}
+	return c&0xf + 9 // letters are numbered from 1, in both cases
 }

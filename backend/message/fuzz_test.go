@@ -55,7 +55,7 @@ func seeds(tb testing.TB) [][]byte {
 		if err != nil {
 			tb.Fatal(err)
 		}
-		l = append(l, b)
+		l = append(l, mail(string(b)))
 	}
 	return l
 }
@@ -125,6 +125,8 @@ func checkMessage(t *testing.T, b []byte) {
 	if d := dec.BodyStructure(true); !reflect.DeepEqual(d, bs) {
 		t.Errorf("decoded %+v, parsed %+v", d, bs)
 	}
+	checkWritable(t, bs, true)
+	checkWritable(t, s.BodyStructure(false), false)
 	checkStrings(t, reflect.ValueOf(e))
 	checkStrings(t, reflect.ValueOf(bs))
 	checkStrings(t, reflect.ValueOf(s.BodyStructure(false)))
@@ -159,6 +161,31 @@ func checkMessage(t *testing.T, b []byte) {
 			t.Error(err)
 		}
 		m.Close()
+	}
+}
+
+// checkWritable checks that go-imap's FetchWriter can write a structure, and what it tells together fits.
+func checkWritable(t *testing.T, bs imap.BodyStructure, extended bool) {
+	t.Helper()
+	switch bs := bs.(type) {
+	case *imap.BodyStructureMultiPart:
+		if len(bs.Children) == 0 || bs.Subtype == "" || (bs.Extended != nil) != extended {
+			t.Errorf("multipart %+v", bs)
+		}
+		for _, c := range bs.Children {
+			checkWritable(t, c, extended)
+		}
+	case *imap.BodyStructureSinglePart:
+		typ := bs.MediaType()
+		if bs.Type == "" || bs.Subtype == "" || bs.Type == "multipart" || bs.Encoding == "" || (bs.Extended != nil) != extended ||
+			(bs.Text != nil) != (bs.Type == "text") || (bs.MessageRFC822 != nil) != (typ == "message/rfc822" || typ == "message/global") {
+			t.Errorf("part %+v", bs)
+		}
+		if bs.MessageRFC822 != nil {
+			checkWritable(t, bs.MessageRFC822.BodyStructure, extended)
+		}
+	default:
+		t.Errorf("part of type %T", bs)
 	}
 }
 

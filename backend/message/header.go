@@ -40,6 +40,15 @@ func fieldName(line []byte) (name []byte, ok bool) {
 	return name, len(name) > 0
 }
 
+// isField reports whether line begins a field of a name.
+func isField(line []byte, name string) bool {
+	if len(line) <= len(name) || !strings.EqualFold(string(line[:len(name)]), name) {
+		return false
+	}
+	rest := bytes.TrimLeft(line[len(name):], " \t")
+	return len(rest) > 0 && rest[0] == ':'
+}
+
 // mboxFrom reports whether line is the one that divides the mails of an mbox file. Programs that take
 // mail from one leave it at the top.
 func mboxFrom(line []byte) bool {

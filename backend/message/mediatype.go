@@ -1,7 +1,6 @@
 package message
 
 import (
-	"bytes"
 	"maps"
 	"slices"
 	"strconv"
@@ -259,7 +258,7 @@ func join(pieces map[int]piece) (v string, extended bool) {
 				}
 			}
 		}
-		b = append(b, unpercent(p.value)...)
+		b = append(b, unhexed(p.value, '%')...)
 	}
 	if !extended {
 		return string(b), false
@@ -267,24 +266,16 @@ func join(pieces map[int]piece) (v string, extended bool) {
 	return strings.TrimSpace(text([]byte(decodeCharset(charset, b)))), true
 }
 
-func unpercent(v string) []byte {
-	var b []byte
+// unhexed replaces each mark that two hex digits follow by the byte they stand for.
+func unhexed(v string, mark byte) []byte {
+	b := make([]byte, 0, len(v))
 	for i := 0; i < len(v); i++ {
-		if v[i] == '%' && i+2 < len(v) {
-			if c, ok := unhex(v[i+1], v[i+2]); ok {
-				b = append(b, c)
-				i += 2
-				continue
-			}
+		if v[i] == mark && i+2 < len(v) && isHex(v[i+1]) && isHex(v[i+2]) {
+			b = append(b, unhex(v[i+1])<<4|unhex(v[i+2]))
+			i += 2
+			continue
 		}
 		b = append(b, v[i])
 	}
 	return b
-}
-
-func unhex(hi, lo byte) (byte, bool) {
-	const digits = "0123456789abcdef"
-	h := strings.IndexByte(digits, bytes.ToLower([]byte{hi})[0])
-	l := strings.IndexByte(digits, bytes.ToLower([]byte{lo})[0])
-	return byte(h<<4 | l), h >= 0 && l >= 0
 }

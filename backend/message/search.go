@@ -8,7 +8,6 @@ import (
 	"unicode"
 	"unicode/utf8"
 
-	"github.com/emersion/go-message/charset"
 	"golang.org/x/text/encoding/charmap"
 	"golang.org/x/text/transform"
 	"golang.org/x/text/unicode/norm"
@@ -51,13 +50,13 @@ func (m *Message) match(text string, headers bool) (bool, error) {
 	if text == "" {
 		return true, nil
 	}
-	needle := fold(text)
+	f := finder{needle: fold(text)}
 	if headers {
 		top, err := m.head()
 		if err != nil {
 			return false, err
 		}
-		if ok, err := m.matchFields(top, needle); ok || err != nil {
+		if ok, err := m.matchFields(top, f.needle); ok || err != nil {
 			return ok, err
 		}
 	}
@@ -68,12 +67,12 @@ func (m *Message) match(text string, headers bool) (bool, error) {
 	for i := range s.parts {
 		p := &s.parts[i]
 		if i > 0 && (headers || s.parts[p.parent].kind == message) {
-			if ok, err := m.matchFields(p, needle); ok || err != nil {
+			if ok, err := m.matchFields(p, f.needle); ok || err != nil {
 				return ok, err
 			}
 		}
 		if t := contentType(s.parts, i); p.kind == leaf && (t.typ == "text" || t.typ == "message" && !t.isMessage()) {
-			if ok, err := m.matchLeaf(p, t.params["charset"], needle); ok || err != nil {
+			if ok, err := m.matchLeaf(p, t.params["charset"], &f); ok || err != nil {
 				return ok, err
 			}
 		}
@@ -100,22 +99,20 @@ func (m *Message) matchFields(p *part, needle []byte) (bool, error) {
 }
 
 // matchLeaf looks into the body of a part of text. What can't be decoded has no text.
-func (m *Message) matchLeaf(p *part, name string, needle []byte) (bool, error) {
-	body, n, err := m.section(span{p.body, p.end}, nil)
+func (m *Message) matchLeaf(p *part, name string, f *finder) (bool, error) {
+	body, _, err := m.section(span{p.body, p.end}, nil)
 	if err != nil {
 		return false, err
 	}
-	src := &sourceReader{r: exactReader{body, n}}
+	src := &sourceReader{r: body}
 	r, ok := decode(src, p.encoding())
 	if !ok {
 		return false, nil
 	}
-	if declares(name) {
-		if c, err := charset.Reader(name, r); err == nil {
-			r = c
-		}
+	if c, ok := charsetReader(name, r); ok {
+		r = c
 	}
-	found := contains(norm.NFKD.Reader(transform.NewReader(r, folder{})), needle)
+	found := f.in(norm.NFKD.Reader(transform.NewReader(r, folder{})))
 	if src.err != nil {
 		return false, fmt.Errorf("read message: %w", src.err)
 	}
@@ -124,7 +121,7 @@ func (m *Message) matchLeaf(p *part, name string, needle []byte) (bool, error) {
 
 // A sourceReader remembers the error of a source, to tell it from those of charsets.
 type sourceReader struct {
-	r   exactReader
+	r   io.Reader
 	err error
 }
 
@@ -136,20 +133,29 @@ func (r *sourceReader) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// contains reports whether needle, which is not empty, is in what r reads before it ends or fails.
-func contains(r io.Reader, needle []byte) bool {
-	buf := make([]byte, 0, len(needle)+bufferSize)
+// A finder looks for something in what is read.
+type finder struct {
+	needle []byte // not empty
+	buf    []byte
+}
+
+// in reports whether the needle is in what r reads before it ends or fails.
+func (f *finder) in(r io.Reader) bool {
+	if f.buf == nil {
+		f.buf = make([]byte, len(f.needle)+bufferSize)
+	}
+	have := 0
 	for {
-		n, err := r.Read(buf[len(buf):cap(buf)])
-		buf = buf[:len(buf)+n]
-		if bytes.Contains(buf, needle) {
+		n, err := r.Read(f.buf[have:])
+		have += n
+		if bytes.Contains(f.buf[:have], f.needle) {
 			return true
 		}
 		if err != nil {
 			return false
 		}
-		if keep := len(needle) - 1; len(buf) > keep {
-			buf = buf[:copy(buf, buf[len(buf)-keep:])]
+		if keep := len(f.needle) - 1; have > keep {
+			have = copy(f.buf, f.buf[have-keep:have])
 		}
 	}
 }

@@ -135,7 +135,8 @@ func (m *Message) section(s span, partial *imap.SectionPartial) (io.Reader, int6
 		return nil, 0, err
 	}
 	s = clip(s, partial)
-	return io.NewSectionReader(src, s.from, s.to-s.from), s.to - s.from, nil
+	n := s.to - s.from
+	return &exactReader{io.NewSectionReader(src, s.from, n), n}, n, nil
 }
 
 // clip returns that part of s which partial wants; nil: all.
@@ -181,11 +182,11 @@ func (m *Message) BinarySection(item *imap.FetchItemBinarySection) (r io.Reader,
 
 // decoded returns a part's body without its transfer encoding, or a part of that.
 func (m *Message) decoded(p *part, encoding string, partial *imap.SectionPartial) (io.Reader, error) {
-	body, n, err := m.section(span{p.body, p.end}, nil)
+	body, _, err := m.section(span{p.body, p.end}, nil)
 	if err != nil {
 		return nil, err
 	}
-	r, ok := decode(&exactReader{body, n}, encoding)
+	r, ok := decode(body, encoding)
 	if !ok {
 		return nil, fmt.Errorf("decode part: %w: %q", ErrUnknownEncoding, encoding)
 	}

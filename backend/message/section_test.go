@@ -280,6 +280,13 @@ func TestSourceErrorsLater(t *testing.T) {
 	for name, call := range map[string]func(m *Message) error{
 		"BinarySize": func(m *Message) error { _, err := m.BinarySize([]int{1}); return err },
 		"MatchBody":  func(m *Message) error { _, err := m.MatchBody("x"); return err },
+		"BodySection": func(m *Message) error {
+			r, _, err := m.BodySection(new(imap.FetchItemBodySection))
+			if err == nil {
+				_, err = io.Copy(io.Discard, r)
+			}
+			return err
+		},
 	} {
 		m := With(func() (Source, error) { return sized{failing{gone}, int64(len(b))}, nil }, s)
 		if err := call(m); !errors.Is(err, gone) {

@@ -128,10 +128,15 @@ func (p *part) envelope() *imap.Envelope {
 
 // field returns the value of the first field of a name, and whether there is one.
 func (p *part) field(name string) (string, bool) {
-	for n, raw := range fields(p.fields) {
-		if len(n) == len(name) && strings.EqualFold(string(n), name) {
-			return value(raw), true
+	for h := p.fields; len(h) > 0; {
+		n := lineLen(h)
+		if isField(h[:n], name) {
+			for n < len(h) && continues(h[n:]) {
+				n += lineLen(h[n:])
+			}
+			return value(h[:n]), true
 		}
+		h = h[n:]
 	}
 	return "", false
 }

@@ -41,11 +41,8 @@ func text(b []byte) string {
 
 // decodeCharset returns b as UTF-8. With a charset that isn't known, it is as text takes it.
 func decodeCharset(name string, b []byte) string {
-	if !declares(name) {
-		return text(b)
-	}
-	r, err := charset.Reader(name, bytes.NewReader(b))
-	if err != nil {
+	r, ok := charsetReader(name, bytes.NewReader(b))
+	if !ok {
 		return text(b)
 	}
 	out, err := io.ReadAll(r)
@@ -55,14 +52,17 @@ func decodeCharset(name string, b []byte) string {
 	return string(out)
 }
 
-// declares reports whether a charset says more than what is tried anyway. What calls itself ASCII or
-// UTF-8 and isn't, is mostly windows-1252.
-func declares(charset string) bool {
-	switch strings.ToLower(charset) {
+// charsetReader returns a reader of r as UTF-8. It is not ok if the charset says no more than what is tried
+// anyway, UTF-8 and then windows-1252: what calls itself ASCII or UTF-8 and isn't, is mostly that.
+func charsetReader(name string, r io.Reader) (_ io.Reader, ok bool) {
+	switch strings.ToLower(name) {
 	case "", "us-ascii", "ascii", "utf-8", "utf8":
-		return false
+		return nil, false
+	case "iso-8859-1", "latin1": // has only control characters where windows-1252 has more letters
+		name = "windows-1252"
 	}
-	return true
+	r, err := charset.Reader(name, r)
+	return r, err == nil
 }
 
 // decodeWords decodes the encoded words in a value (RFC 2047). Words of one charset that follow each
@@ -127,7 +127,7 @@ func cutWord(s string) (charset string, b []byte, rest string, ok bool) {
 		d := new(base64Decoder)
 		b = d.flush(d.decode(nil, []byte(v)))
 	case 'q':
-		b = unpercent(strings.ReplaceAll(strings.NewReplacer("_", " ", "%", "%25").Replace(v), "=", "%"))
+		b = unhexed(strings.ReplaceAll(v, "_", " "), '=')
 	default:
 		return "", nil, "", false
 	}
