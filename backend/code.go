@@ -42,6 +42,8 @@ func answer(err error) error {
 		return no(imap.ResponseCodeNonExistent, "No such mailbox")
 	case errors.Is(err, maildir.ErrMailboxExists):
 		return no(imap.ResponseCodeAlreadyExists, "Mailbox exists already")
+	case errors.Is(err, maildir.ErrNameInUse):
+		return no(imap.ResponseCodeInUse, "Mailbox of that name is deleted and still in use. Try again later")
 	case errors.As(err, &name):
 		return no(imap.ResponseCodeCannot, "Mailbox name %s", name.Reason)
 	case errors.Is(err, maildir.ErrTooManyKeywords):

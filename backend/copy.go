@@ -33,11 +33,8 @@ func (s *Session) Copy(set imap.NumSet, dest string) (data *imap.CopyData, err e
 // are gone here (RFC 6851).
 func (s *Session) Move(w *imapserver.MoveWriter, set imap.NumSet, dest string) (err error) {
 	defer s.begin("MOVE")(&err)
-	switch {
-	case s.sel.readOnly:
-		return errReadOnly
-	case s.expungeRefused():
-		return errInUse
+	if err := s.mayExpunge(); err != nil {
+		return err
 	}
 	sel, err := s.named(policy.Move, set)
 	if err != nil {

@@ -14,16 +14,19 @@ func (s *Session) Delete(name string) (err error) {
 		return err
 	}
 	defer ref.Close()
-	if s.policyFor(ref.Name()).Delete == policy.DeleteRefuse && s.others(ref) > 0 {
-		return errInUse // draft 3.1
+	strategy := s.policyFor(ref.Name()).Delete
+	if strategy == policy.DeleteRefuse {
+		if err := s.refuseInUse(ref); err != nil {
+			return err // draft 3.1
+		}
 	}
 	own := s.isSelected(ref)
 	if own {
 		s.sel.own.Store(true) // draft 3.3: the others are disconnected, this session goes on
 	}
-	err = s.acct.Delete(s.ctx, name)
-	if own && err != nil {
-		s.sel.own.Store(false)
+	err = s.acct.Delete(s.ctx, name, strategy == policy.DeleteGhost)
+	if own && (err != nil || s.sel.Deleted()) {
+		s.sel.own.Store(false) // draft 3.2: it is there for who has it open
 	}
 	return err
 }
@@ -35,11 +38,15 @@ func (s *Session) isSelected(ref *maildir.Ref) bool {
 	return s.sel != nil && s.sel.Mailbox == ref.Mailbox
 }
 
-// others counts the sessions that have a mailbox selected, but for this one.
-func (s *Session) others(ref *maildir.Ref) int {
-	n := ref.Holders()
-	if s.isSelected(ref) && s.sel.Ref != ref {
-		n--
+// refuseInUse returns errInUse if another session, of this process or another, has a mailbox
+// selected.
+func (s *Session) refuseInUse(ref *maildir.Ref) error {
+	if s.isSelected(ref) {
+		ref = s.sel.Ref
 	}
-	return n
+	used, err := ref.InUse()
+	if err == nil && used {
+		err = errInUse
+	}
+	return err
 }

@@ -15,14 +15,12 @@ func (s *Session) Expunge(w *imapserver.ExpungeWriter, uids *imap.UIDSet) (err e
 		command = "CLOSE"
 	}
 	defer s.begin(command)(&err)
-	switch {
-	case closing && (s.sel.readOnly || s.expungeRefused()):
+	if err := s.mayExpunge(); closing && (err == errReadOnly || err == errInUse) {
 		return nil // closed without removing anything (RFC 9051 6.4.1, draft 4.1.4)
-	case s.sel.readOnly:
-		return errReadOnly
-	case s.expungeRefused():
-		return errInUse
-	case s.sel.own.Load():
+	} else if err != nil {
+		return err
+	}
+	if s.sel.own.Load() {
 		return nil // there is nothing left
 	}
 	snap, err := s.sel.Sync(s.ctx)
@@ -57,15 +55,20 @@ func (s *Session) Expunge(w *imapserver.ExpungeWriter, uids *imap.UIDSet) (err e
 	return s.sel.Expunge(s.ctx, dead, s.keepGhosts())
 }
 
-// expungeRefused reports whether messages can't be expunged because other sessions have the
-// mailbox selected (draft 4.1.4).
-func (s *Session) expungeRefused() bool {
-	return s.policy().Expunge == policy.ExpungeRefuse && s.others(s.sel.Ref) > 0
+// mayExpunge returns why messages can't be removed from the selected mailbox, or nil.
+func (s *Session) mayExpunge() error {
+	if s.sel.readOnly {
+		return errReadOnly
+	}
+	if s.policy().Expunge == policy.ExpungeRefuse && !s.sel.own.Load() {
+		return s.refuseInUse(s.sel.Ref) // draft 4.1.4
+	}
+	return nil
 }
 
 // keepGhosts reports whether expunged messages stay readable for the other sessions until those
 // were told (draft 4.1.1, RFC 2180 4.4.2).
 func (s *Session) keepGhosts() bool {
 	p := s.policy()
-	return (p.FetchExpunged == policy.FetchGhost || p.CopyExpunged == policy.CopyGhost) && s.others(s.sel.Ref) > 0
+	return (p.FetchExpunged == policy.FetchGhost || p.CopyExpunged == policy.CopyGhost) && s.sel.Holders() > 0
 }

@@ -124,15 +124,16 @@ type model struct {
 	stop    func()
 	policy  policy.Policy
 	boxes   map[string]*box
+	ghosts  map[*box]string // deleted mailboxes that were kept, and the names they had
 	parties []*party
 	mails   int
 	log     []string
 }
 
 func newModel(t *testing.T, rt *rapid.T, root string) *model {
-	m := &model{t: t, rt: rt, boxes: map[string]*box{"INBOX": {}}}
+	m := &model{t: t, rt: rt, boxes: map[string]*box{"INBOX": {}}, ghosts: map[*box]string{}}
 	m.policy = policy.Policy{
-		Delete:        rapid.SampledFrom([]policy.Delete{policy.DeleteDisconnect, policy.DeleteRefuse}).Draw(rt, "delete"),
+		Delete:        rapid.SampledFrom([]policy.Delete{policy.DeleteDisconnect, policy.DeleteRefuse, policy.DeleteGhost}).Draw(rt, "delete"),
 		Rename:        rapid.SampledFrom([]policy.Rename{policy.RenameFollow, policy.RenameRefuse, policy.RenameDisconnect}).Draw(rt, "rename"),
 		Expunge:       rapid.SampledFrom([]policy.Expunge{policy.ExpungeAllow, policy.ExpungeAllow, policy.ExpungeRefuse}).Draw(rt, "expunge"),
 		FetchExpunged: rapid.SampledFrom([]policy.FetchExpunged{policy.FetchGhost, policy.FetchNo, policy.FetchNil}).Draw(rt, "fetch_expunged"),
@@ -232,6 +233,16 @@ func (m *model) others(b *box, p *party) (n int) {
 	return n
 }
 
+// reserved reports whether a name is that of a deleted mailbox that somebody has open.
+func (m *model) reserved(name string) bool {
+	for b, had := range m.ghosts {
+		if had == name && m.others(b, nil) > 0 {
+			return true
+		}
+	}
+	return false
+}
+
 // A set is what a command names.
 type set struct {
 	text  string
@@ -299,13 +310,12 @@ func (s set) split(p *party) (living, gone []*told) {
 }
 
 var (
-	fetchLine   = regexp.MustCompile(`(?s)^\* (\d+) FETCH \((.*)\)$`)
-	numberLine  = regexp.MustCompile(`^\* (\d+) (EXISTS|EXPUNGE|RECENT)$`)
-	uidItem     = regexp.MustCompile(`^UID (\d+) ?`)
-	flagsItem   = regexp.MustCompile(`^FLAGS \(([^)]*)\) ?`)
-	bodyItem    = regexp.MustCompile(`(?s)^BODY\[\] \{([^}]*)\} ?`)
-	searchLine  = regexp.MustCompile(`^\* SEARCH(.*)$`)
-	copyUIDCode = regexp.MustCompile(`\[COPYUID \d+ (\S+) (\S+)\]`)
+	fetchLine  = regexp.MustCompile(`(?s)^\* (\d+) FETCH \((.*)\)$`)
+	numberLine = regexp.MustCompile(`^\* (\d+) (EXISTS|EXPUNGE|RECENT)$`)
+	uidItem    = regexp.MustCompile(`^UID (\d+) ?`)
+	flagsItem  = regexp.MustCompile(`^FLAGS \(([^)]*)\) ?`)
+	bodyItem   = regexp.MustCompile(`(?s)^BODY\[\] \{([^}]*)\} ?`)
+	searchLine = regexp.MustCompile(`^\* SEARCH(.*)$`)
 )
 
 // A fetched is a FETCH response.
@@ -745,6 +755,10 @@ func (m *model) create(rt *rapid.T) {
 		m.refused(p, "CREATE "+name, "NO [ALREADYEXISTS]")
 		return
 	}
+	if m.reserved(name) {
+		m.refused(p, "CREATE "+name, "NO [INUSE]")
+		return
+	}
 	m.boxes[name] = &box{}
 	m.ok(p, "CREATE "+name, true)
 }
@@ -778,6 +792,11 @@ func (m *model) delete(rt *rapid.T) {
 		return
 	}
 	delete(m.boxes, name)
+	if m.policy.Delete == policy.DeleteGhost && m.others(b, nil) > 0 {
+		m.ghosts[b] = name
+		m.ok(p, "DELETE "+name, true)
+		return
+	}
 	if p.box == b {
 		b.mails = nil // it sees an empty mailbox until it selects another
 	}
@@ -800,7 +819,7 @@ func (m *model) rename(rt *rapid.T) {
 	}
 	inUse := false
 	for name, now := range moves {
-		taken = taken || m.boxes[now] != nil
+		taken = taken || m.boxes[now] != nil || m.reserved(now)
 		inUse = inUse || m.policy.Rename == policy.RenameRefuse && m.others(m.boxes[name], p) > 0
 	}
 	if len(moves) == 0 || taken || inUse || from == to || strings.HasPrefix(to, from+".") {
@@ -826,6 +845,9 @@ func (m *model) status(rt *rapid.T) {
 	p, name := m.party(rt), m.mailbox(rt)
 	command := "STATUS " + name + " (MESSAGES UIDNEXT UNSEEN DELETED)"
 	b := m.boxes[name]
+	if b == nil && p.box != nil && m.ghosts[p.box] == name {
+		b = p.box // draft 3.2
+	}
 	if b == nil {
 		m.refused(p, command, "NO")
 		return

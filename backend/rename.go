@@ -35,12 +35,11 @@ func (s *Session) Rename(from, to string, _ *imap.RenameOptions) (err error) {
 			return err
 		}
 		defer ref.Close()
-		if s.others(ref) == 0 {
-			continue
-		}
 		switch s.policyFor(e.Name).Rename {
 		case policy.RenameRefuse:
-			return errInUse // draft 3.1
+			if err := s.refuseInUse(ref); err != nil {
+				return err // draft 3.1
+			}
 		case policy.RenameDisconnect:
 			disconnect = append(disconnect, ref) // draft 3.3
 		}

@@ -1,6 +1,8 @@
 package backend
 
 import (
+	"errors"
+
 	"github.com/emersion/go-imap/v2"
 	"github.com/imapmaildir/imapmaildir/maildir"
 )
@@ -13,6 +15,9 @@ func (s *Session) Status(name string, options *imap.StatusOptions) (data *imap.S
 
 func (s *Session) status(name string, options *imap.StatusOptions) (*imap.StatusData, error) {
 	ref, err := s.mailbox(name, maildir.RefOptions{})
+	if errors.Is(err, maildir.ErrNoMailbox) && s.sel != nil && s.sel.Deleted() && s.sel.Name() == name {
+		ref, err = s.sel.Again(maildir.RefOptions{}), nil // draft 3.2
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -8,8 +8,10 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	delivery "github.com/emersion/go-maildir"
+	"github.com/fsnotify/fsnotify"
 	"github.com/imapmaildir/imapmaildir/backend"
 	"github.com/imapmaildir/imapmaildir/internal/transcript"
 	"github.com/imapmaildir/imapmaildir/maildir"
@@ -49,8 +51,34 @@ func TestTranscripts(t *testing.T) {
 					t.Fatal(err)
 				}
 				s := serve(t, acct)
-				script.Run(t, transcript.Server{Addr: s.addr, User: "mary", Password: "pass", Root: acct.Root})
+				script.Run(t, transcript.Server{Addr: s.addr, User: "mary", Password: "pass", Root: acct.Root, Verbs: map[string]transcript.Verb{
+					"until-gone": func(args ...string) error { return untilGone(filepath.Join(acct.Root, args[0])) },
+				}})
 			})
+		}
+	}
+}
+
+// untilGone waits until no file matches a pattern: what a server does when a client went away no
+// response tells.
+func untilGone(pattern string) error {
+	w, err := fsnotify.NewWatcher()
+	if err != nil {
+		return err
+	}
+	defer w.Close()
+	if err := w.Add(filepath.Dir(pattern)); err != nil {
+		return err
+	}
+	deadline := time.After(30 * time.Second)
+	for {
+		if files, err := filepath.Glob(pattern); err != nil || len(files) == 0 {
+			return err
+		}
+		select {
+		case <-w.Events:
+		case <-deadline:
+			return fmt.Errorf("%s is still there", pattern)
 		}
 	}
 }

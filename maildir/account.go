@@ -71,6 +71,9 @@ func Open(root string, o *Options) (*Account, error) {
 		return nil, err
 	}
 	a.root = &dir{f: f}
+	if err := a.sweep(); err != nil { // what a crash left; a place that can't be read shows later
+		a.log().Warn("look for deleted mailboxes", "root", where, "err", err)
+	}
 	return a, nil
 }
 
@@ -347,6 +350,9 @@ func (a *Account) Mailbox(name string, o RefOptions) (*Ref, error) {
 	dropped := a.trim()
 	a.mu.Unlock()
 	closeAll(dropped)
+	if o.Selected {
+		m.enter()
+	}
 	return r, nil
 }
 
@@ -434,6 +440,9 @@ func (a *Account) Create(ctx context.Context, name string, use []imap.MailboxAtt
 	if storage == "INBOX" {
 		return ErrMailboxExists
 	}
+	if err := a.free(storage); err != nil {
+		return err
+	}
 	mode, err := a.rootMode()
 	if err != nil {
 		return err
@@ -517,9 +526,11 @@ func (a *Account) specialUse(storage string) []imap.MailboxAttr {
 // errINBOX is why INBOX stays.
 var errINBOX = &NameError{Name: "INBOX", Reason: "cannot be deleted"}
 
-// Delete deletes a mailbox with its mail; mailboxes below it stay. Whoever has it open finds it
-// gone.
-func (a *Account) Delete(ctx context.Context, name string) error {
+// Delete deletes a mailbox with its mail; mailboxes below it stay. With keep, those who have it
+// selected, here or in other processes, go on with it; nobody else finds it, and nobody gets its name
+// before the last of them has left (draft 3.2). Otherwise whoever has it open finds it gone. In
+// LayoutFS a mailbox that has others below it can't be kept.
+func (a *Account) Delete(ctx context.Context, name string, keep bool) error {
 	a.names.Lock()
 	defer a.names.Unlock()
 	storage, err := a.storageOf(name)
@@ -536,6 +547,19 @@ func (a *Account) Delete(ctx context.Context, name string) error {
 	defer r.Close()
 	r.disk.Lock()
 	defer r.disk.Unlock()
+	if keep {
+		used, err := r.InUse()
+		if err != nil {
+			return err
+		}
+		below, err := a.hasBelow(a.opts.path(storage))
+		if err != nil {
+			return err
+		}
+		if used && !below {
+			return a.setAside(ctx, r.Mailbox, storage)
+		}
+	}
 	var aside string
 	err = r.locked(ctx, lockWait, func() (err error) {
 		aside, err = a.moveAside(r.d, a.opts.path(storage))
@@ -560,13 +584,10 @@ func (a *Account) moveAside(d *dir, rel string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	entries, err := fs.ReadDir(a.fsys.FS(), rel)
+	parent, err := a.hasBelow(rel)
 	if err != nil {
 		return "", err
 	}
-	parent := a.opts.Layout == LayoutFS && slices.ContainsFunc(entries, func(e fs.DirEntry) bool {
-		return e.IsDir() && !isMaildirPart(e.Name())
-	})
 	_, err = a.root.stat(trash)
 	if err == nil || parent {
 		if err := a.root.mkdir(trash, dirPerm(mode)); err != nil && !errors.Is(err, fs.ErrExist) {
@@ -582,6 +603,10 @@ func (a *Account) moveAside(d *dir, rel string) (string, error) {
 	if err := a.root.mkdir(aside, dirPerm(mode)); err != nil {
 		return "", err
 	}
+	entries, err := fs.ReadDir(a.fsys.FS(), rel)
+	if err != nil {
+		return "", err
+	}
 	names := []string{"cur"} // first: without it, what is left is no mailbox
 	for _, e := range entries {
 		if (!e.IsDir() || isMaildirPart(e.Name())) && e.Name() != "cur" && e.Name() != listLock {
@@ -594,6 +619,15 @@ func (a *Account) moveAside(d *dir, rel string) (string, error) {
 		}
 	}
 	return aside, nil
+}
+
+// hasBelow reports whether a mailbox's directory holds other mailboxes.
+func (a *Account) hasBelow(rel string) (bool, error) {
+	if a.opts.Layout != LayoutFS {
+		return false, nil
+	}
+	entries, err := fs.ReadDir(a.fsys.FS(), rel)
+	return slices.ContainsFunc(entries, func(e fs.DirEntry) bool { return e.IsDir() && !isMaildirPart(e.Name()) }), err
 }
 
 // Rename renames a mailbox and those below it; sessions that have them open go on. Subscriptions
@@ -638,6 +672,9 @@ func (a *Account) Rename(ctx context.Context, from, to string) error {
 	for _, s := range moves {
 		if _, err := a.root.stat(a.opts.path(s)); err == nil {
 			return ErrMailboxExists
+		}
+		if err := a.free(s); err != nil {
+			return err
 		}
 	}
 	if a.opts.Layout == LayoutFS {

@@ -274,7 +274,7 @@ func TestDeleteParent(t *testing.T) {
 			}
 			appendMail(t, open(t, a, name, RefOptions{}), "Subject: "+name+"\r\n\r\n")
 		}
-		if err := a.Delete(ctx, "up"); err != nil {
+		if err := a.Delete(ctx, "up", false); err != nil {
 			t.Fatal(err)
 		}
 		if _, err := a.Mailbox("up", RefOptions{}); !errors.Is(err, ErrNoMailbox) {
@@ -310,7 +310,7 @@ func TestRenameINBOX(t *testing.T) {
 		}
 		wantDump(t, resync(t, inbox), "")
 		wantDump(t, open(t, a, "Old", RefOptions{}).Snapshot(), `1 \Seen Work; 2`)
-		if err := a.Delete(context.Background(), "INBOX"); !errors.Is(err, ErrBadName) {
+		if err := a.Delete(context.Background(), "INBOX", false); !errors.Is(err, ErrBadName) {
 			t.Errorf("deleting INBOX: %v", err)
 		}
 	})

@@ -12,6 +12,8 @@ var (
 	ErrNoMailbox = errors.New("no such mailbox")
 	// ErrMailboxExists: the name is taken.
 	ErrMailboxExists = errors.New("mailbox exists already")
+	// ErrNameInUse: the mailbox of that name was deleted, and somebody still has it open.
+	ErrNameInUse = errors.New("mailbox is deleted and still in use")
 	// ErrTooManyKeywords: all 26 keyword letters of the mailbox have names.
 	ErrTooManyKeywords = errors.New("the mailbox has 26 keywords, and file names hold no more")
 	// ErrExpunged: the message is not there any more, and nothing was kept of it.

@@ -47,9 +47,12 @@ type Mailbox struct {
 	pending  bool                // the last look could not do all it had to
 	warned   map[string]struct{} // files that were complained about
 
+	use use // which sessions have it selected
+
 	// mu guards what follows. It is taken after disk, and not held during I/O.
 	mu       sync.Mutex
 	storage  string            // the storage name, which RENAME changes
+	aside    string            // where it is, if it was deleted and is kept for who has it open
 	refs     map[*Ref]struct{} // who uses it
 	changed  chan struct{}     // closed by the next publish
 	recent   []imap.UID        // messages that no read-write session was told of
@@ -64,6 +67,7 @@ type Ref struct {
 	*Mailbox
 	opts RefOptions
 	told atomic.Uint64
+	sent bool // away, by Disconnect; guarded by Mailbox.mu
 }
 
 // RefOptions says what a mailbox is opened for.
@@ -86,10 +90,36 @@ func (m *Mailbox) Name() string {
 
 // Dirs are the directories in which other programs' changes show.
 func (m *Mailbox) Dirs() []string {
-	m.mu.Lock()
-	path := m.acct.join(m.acct.opts.path(m.storage))
-	m.mu.Unlock()
+	path := m.acct.join(m.path())
 	return []string{path + "/new", path + "/cur"}
+}
+
+// path is the mailbox's directory, from the root.
+func (m *Mailbox) path() string {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.aside != "" {
+		return m.aside
+	}
+	return m.acct.opts.path(m.storage)
+}
+
+// Deleted reports whether the mailbox was deleted and is kept for those who have it selected. It has
+// its name still, but nobody finds it under that.
+func (m *Mailbox) Deleted() bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.aside != ""
+}
+
+// Again is another hold on the mailbox, also where it can't be opened by its name any more.
+func (r *Ref) Again(o RefOptions) *Ref {
+	again := &Ref{Mailbox: r.Mailbox, opts: o}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	again.told.Store(r.snap.Load().Number)
+	r.refs[again] = struct{}{}
+	return again
 }
 
 // Snapshot is the current state as far as this process knows; it does no I/O.
@@ -142,7 +172,21 @@ func (m *Mailbox) vanish(reason error) {
 	close(m.changed)
 	m.changed = make(chan struct{})
 	for r := range m.refs {
-		if r.opts.Gone != nil {
+		if r.opts.Gone != nil && !r.sent {
+			r.sent = true
+			go r.opts.Gone(reason)
+		}
+	}
+}
+
+// Disconnect calls Gone, on a goroutine of its own, for all who have the mailbox selected, but not
+// for except. The mailbox itself stays, and they don't count as holders any more.
+func (m *Mailbox) Disconnect(except *Ref, reason error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for r := range m.refs {
+		if r != except && r.opts.Selected && r.opts.Gone != nil && !r.sent {
+			r.sent = true
 			go r.opts.Gone(reason)
 		}
 	}
@@ -154,7 +198,7 @@ func (m *Mailbox) holders(other *Ref) int {
 	defer m.mu.Unlock()
 	n := 0
 	for r := range m.refs {
-		if r != other && r.opts.Selected {
+		if r != other && r.opts.Selected && !r.sent {
 			n++
 		}
 	}
@@ -195,7 +239,15 @@ func (r *Ref) Close() {
 		dropped = []*Mailbox{m}
 	}
 	a.mu.Unlock()
+	if r.opts.Selected {
+		m.leave()
+	}
 	closeAll(dropped)
+	if last && m.Deleted() {
+		if err := a.sweep(); err != nil {
+			a.log().Warn("remove a deleted mailbox", "mailbox", m.Name(), "err", err)
+		}
+	}
 }
 
 // Told says that the session's client was told of everything up to the snapshot with this number,
@@ -252,16 +304,36 @@ func (m *Mailbox) stands() error {
 	if err := m.Err(); err != nil {
 		return err
 	}
-	m.mu.Lock()
-	path := m.acct.opts.path(m.storage)
-	m.mu.Unlock()
-	st, err := m.acct.root.stat(path)
+	st, err := m.acct.root.stat(m.path())
 	if err == nil && st.id == m.id {
 		return nil
 	} else if err != nil && !notExist(err) {
 		return err
 	}
+	if m.wasSetAside() {
+		return nil
+	}
 	reason := goneError("the mailbox was deleted or moved by another program")
 	m.vanish(reason)
 	return reason
+}
+
+// wasSetAside reports whether another process deleted the mailbox and keeps it for those who have it
+// open.
+func (m *Mailbox) wasSetAside() bool {
+	if m.Deleted() {
+		return false // it was, and isn't there either
+	}
+	_, aside := asideOf(m.d)
+	if aside == "" {
+		return false
+	}
+	if st, err := m.acct.root.stat(aside); err != nil || st.id != m.id {
+		return false
+	}
+	m.mu.Lock()
+	m.aside = aside
+	m.mu.Unlock()
+	m.acct.forget(m)
+	return true
 }

@@ -156,7 +156,7 @@ func TestLife(t *testing.T) {
 			t.Errorf("list %q, want %q (%v)", names, want, err)
 		}
 
-		if err := a.Delete(ctx, now); err != nil {
+		if err := a.Delete(ctx, now, false); err != nil {
 			t.Fatal(err)
 		}
 		if _, err := dest.Sync(ctx); !errors.Is(err, ErrGone) {

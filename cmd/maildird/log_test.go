@@ -20,6 +20,7 @@ func TestIMAPLogger(t *testing.T) {
 		{"handling %v command: %v", errors.New("disk on fire"), "ERROR"},
 		{"handling %v command: %v", io.EOF, "DEBUG"},
 		{"handling %v command: %v", &net.OpError{Op: "read", Net: "tcp", Err: net.ErrClosed}, "DEBUG"},
+		{"handling %v command: %v", errors.New("utf7: invalid UTF-7"), "DEBUG"},
 		{"failed to read command %v: %v", errors.New("in command: expected atom"), "DEBUG"},
 	} {
 		var b bytes.Buffer
