@@ -64,7 +64,7 @@ func roots(users users) []string {
 	return slices.Sorted(maps.Keys(seen))
 }
 
-// checkCertificate tells that the certificate is not valid now, or soon not any more.
+// checkCertificate tells that the certificate is not valid at a time.
 func checkCertificate(c *config, now time.Time) error {
 	pair, err := loadCertificate(c.cert, c.key)
 	if err != nil {
@@ -73,9 +73,9 @@ func checkCertificate(c *config, now time.Time) error {
 	leaf := pair.Leaf
 	switch {
 	case now.Before(leaf.NotBefore):
-		return fmt.Errorf("%s: the certificate is not valid before %s", c.cert, leaf.NotBefore.Format(time.DateOnly))
+		return fmt.Errorf("%s: the certificate is not valid before %s", c.cert, leaf.NotBefore.Format(time.RFC3339))
 	case now.After(leaf.NotAfter):
-		return fmt.Errorf("%s: the certificate ended on %s", c.cert, leaf.NotAfter.Format(time.DateOnly))
+		return fmt.Errorf("%s: the certificate ended on %s", c.cert, leaf.NotAfter.Format(time.RFC3339))
 	}
 	return nil
 }
@@ -83,10 +83,9 @@ func checkCertificate(c *config, now time.Time) error {
 // checkRoot tells what is wrong with a Maildir. One that does not exist is made when its user logs
 // in for the first time.
 func checkRoot(root string) error {
-	if _, err := os.Stat(root); errors.Is(err, os.ErrNotExist) {
+	_, err := os.ReadDir(root)
+	if errors.Is(err, os.ErrNotExist) {
 		return checkPlace(root)
-	} else if err != nil {
-		return err
 	}
-	return nil
+	return err
 }

@@ -134,19 +134,12 @@ func readConfig(file string) (*config, error) {
 	if err != nil {
 		return nil, fmt.Errorf("configuration: %w", err)
 	}
-	d := &document{file: file, text: string(text)}
-	if _, err := toml.Decode(d.text, &d.tree); err != nil {
-		p := problem{file: file, err: err}
-		if perr, ok := errors.AsType[toml.ParseError](err); ok {
-			p.line, p.err = perr.Position.Line, errors.New(perr.Message)
-		}
-		return nil, problems{p}
-	}
-	c := &config{location: defaultLocation, messageBytes: defaultMessageBytes, from: d}
-	d.read("", d.tree, c.keys())
+	c, d := parseConfig(file, string(text))
 	taken := len(d.problems) == 0
-	c.resolve(filepath.Dir(file))
-	c.checkValues(d)
+	if d.tree != nil {
+		c.resolve(filepath.Dir(file))
+		c.checkValues(d)
+	}
 	if taken { // else what was not taken would be said to be missing
 		c.checkMissing(d)
 	}
@@ -155,6 +148,24 @@ func readConfig(file string) (*config, error) {
 		return nil, d.problems
 	}
 	return c, nil
+}
+
+// parseConfig reads the text of a configuration file; what was not taken is among the document's
+// problems. If it is not TOML the document has no tree.
+func parseConfig(file, text string) (*config, *document) {
+	d := &document{file: file, text: text}
+	c := &config{location: defaultLocation, messageBytes: defaultMessageBytes, from: d}
+	if _, err := toml.Decode(text, &d.tree); err != nil {
+		d.tree = nil
+		p := problem{file: file, err: err}
+		if perr, ok := errors.AsType[toml.ParseError](err); ok {
+			p.line, p.err = perr.Position.Line, errors.New(perr.Message)
+		}
+		d.problems = problems{p}
+		return c, d
+	}
+	d.read("", d.tree, c.keys())
+	return c, d
 }
 
 // resolve makes paths relative to the folder of the configuration file.

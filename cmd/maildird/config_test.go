@@ -6,6 +6,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/imapmaildir/imapmaildir/policy"
 )
 
 var update = flag.Bool("update", false, "write the expected messages of testdata/bad anew")
@@ -39,4 +41,56 @@ func TestBadConfigs(t *testing.T) {
 			}
 		})
 	}
+}
+
+// Each exception is kept, in its order, with what it sets and no more.
+func TestPolicyExceptions(t *testing.T) {
+	c, d := parseConfig("maildird.toml", `
+policy.rename = "refuse"
+[[policy.mailbox]]
+match = "Shared.*"
+delete = "refuse"
+[[policy.mailbox]]
+match = "*"
+delete = "ghost"
+fetch_expunged = "nil"
+`)
+	if len(d.problems) > 0 {
+		t.Fatal(d.problems)
+	}
+	for name, want := range map[string]policy.Policy{
+		"Shared.a": {Rename: policy.RenameRefuse, Delete: policy.DeleteRefuse, FetchExpunged: policy.FetchNil},
+		"other":    {Rename: policy.RenameRefuse, Delete: policy.DeleteGhost, FetchExpunged: policy.FetchNil},
+	} {
+		if got := c.policy.For(name, '.'); got != want {
+			t.Errorf("%s: got %+v, want %+v", name, got, want)
+		}
+	}
+}
+
+// Whatever a file says, it is taken or told of with a line, and what is taken is what a file can say.
+func FuzzParseConfig(f *testing.F) {
+	files, err := filepath.Glob("testdata/bad/*.toml")
+	if err != nil {
+		f.Fatal(err)
+	}
+	for _, file := range files {
+		b, err := os.ReadFile(file)
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(string(b))
+	}
+	f.Fuzz(func(t *testing.T, text string) {
+		c, d := parseConfig("maildird.toml", text)
+		for _, p := range d.problems {
+			if p.line < 1 || p.line > strings.Count(text, "\n")+1 {
+				t.Errorf("%v: there is no such line", p)
+			}
+		}
+		c.location.within("/etc").fixed()
+		if s := c.maildir.Separator; s != 0 && (s < '!' || s > '~') {
+			t.Errorf("separator %q", s)
+		}
+	})
 }

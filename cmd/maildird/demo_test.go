@@ -15,6 +15,7 @@ import (
 
 // The demo needs nothing set up, and what it prints to type next is right.
 func TestDemo(t *testing.T) {
+	t.Setenv("TMPDIR", t.TempDir())
 	p := start(t, "demo", "-listen", "127.0.0.1:0")
 	addr := p.address("imap")
 	said := func() string {

@@ -19,7 +19,7 @@ import (
 )
 
 type passwdCommand struct {
-	Scheme string `enum:"ARGON2ID,BLF-CRYPT,SHA512-CRYPT,SHA256-CRYPT" default:"ARGON2ID" help:"How to hash: ${enum}."`
+	Scheme string `enum:"ARGON2ID,BLF-CRYPT,SHA512-CRYPT" default:"ARGON2ID" help:"How to hash: ${enum}."`
 	File   string `placeholder:"FILE" help:"Put the hash into this passwd-file, for the user named by -user."`
 	User   string `placeholder:"NAME" help:"Whose password it is, with -file."`
 }
@@ -110,8 +110,6 @@ func hashPassword(scheme, text string) (string, error) {
 		}
 	case "SHA512-CRYPT":
 		hash, err = shacrypt.New(shacrypt.WithSHA512(), shacrypt.WithRounds(100_000))
-	case "SHA256-CRYPT":
-		hash, err = shacrypt.New(shacrypt.WithSHA256(), shacrypt.WithRounds(100_000))
 	}
 	if err != nil {
 		return "", err

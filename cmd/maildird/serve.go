@@ -31,6 +31,7 @@ func (s *serveCommand) Run(std *streams) error {
 	if os.Geteuid() == 0 {
 		log.Warn("running as root; run it as the user that owns the mail")
 	}
+	log.Info("starting", "version", version(), "config", s.Config)
 	srv, err := newServer(c, log)
 	if err != nil {
 		return err

@@ -32,7 +32,7 @@ func TestDovecotPasswords(t *testing.T) {
 
 // What maildird passwd makes, the server takes, and so does Dovecot (TestDovecotTakesPasswords).
 func TestHashPassword(t *testing.T) {
-	for _, scheme := range []string{"ARGON2ID", "BLF-CRYPT", "SHA512-CRYPT", "SHA256-CRYPT"} {
+	for _, scheme := range []string{"ARGON2ID", "BLF-CRYPT", "SHA512-CRYPT"} {
 		field, err := hashPassword(scheme, grüße)
 		if err != nil {
 			t.Fatal(scheme, err)
