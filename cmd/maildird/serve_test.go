@@ -321,6 +321,37 @@ func TestShutdown(t *testing.T) {
 	p.ended(0)
 }
 
+// What is being written when SIGTERM comes is finished; meanwhile nobody new is let in, and /healthz says
+// so.
+func TestShutdownFinishesAppend(t *testing.T) {
+	p, dir := startServer(t)
+	web := "http://" + p.address("metrics") + "/healthz"
+	d := dial(t, p.address("imaps"), true)
+	d.send("LOGIN alice@example.org "+alicePassword, "OK")
+	io.WriteString(d.conn, "t APPEND INBOX {21}\r\n")
+	d.want(`^\+ `)
+	io.WriteString(d.conn, "Subject: ")
+	p.cmd.Process.Signal(syscall.SIGTERM)
+	eventually(t, "healthz that says it is ending", func() bool {
+		status, _ := get(t, web)
+		return status == http.StatusServiceUnavailable
+	})
+	eventually(t, "no new connections", func() bool {
+		conn, err := net.Dial("tcp", p.address("imaps"))
+		if err == nil {
+			conn.Close()
+		}
+		return err != nil
+	})
+	io.WriteString(d.conn, "last\r\n\r\nHi\r\n")
+	d.want(`^\* BYE `)
+	p.ended(0)
+	mail, err := filepath.Glob(filepath.Join(dir, "mail/example.org/alice/new/*"))
+	if err != nil || len(mail) != 1 {
+		t.Errorf("kept: %v, %v", mail, err)
+	}
+}
+
 // Who waits to be told of a wrong password does not keep the server from ending.
 func TestShutdownAfterWrongPassword(t *testing.T) {
 	p, _ := startServer(t)
