@@ -59,6 +59,8 @@ func Open(root string, o *Options) (*Account, error) {
 		return nil, err
 	}
 	a.where = where
+	_, err = os.Stat(where)
+	fresh := notExist(err)
 	if err := os.MkdirAll(where, 0o700); err != nil {
 		return nil, err
 	}
@@ -73,6 +75,12 @@ func Open(root string, o *Options) (*Account, error) {
 	a.root = &dir{f: f}
 	if err := a.sweep(); err != nil { // what a crash left; a place that can't be read shows later
 		a.log().Warn("look for deleted mailboxes", "root", where, "err", err)
+	}
+	if fresh {
+		if err := makeParts(a.root, 0o700); err != nil {
+			a.Close()
+			return nil, err
+		}
 	}
 	return a, nil
 }
