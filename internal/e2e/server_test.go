@@ -203,9 +203,12 @@ func client(t *testing.T, addr, user string, o *imapclient.Options) *imapclient.
 	if err != nil {
 		t.Fatal(err)
 	}
-	conn.SetDeadline(time.Now().Add(3 * patience))
+	hangs := time.AfterFunc(3*patience, func() { conn.Close() }) // the client sets deadlines of its own
 	c := imapclient.New(conn, o)
-	t.Cleanup(func() { c.Close() })
+	t.Cleanup(func() {
+		hangs.Stop()
+		c.Close()
+	})
 	if err := c.Login(user, "pass").Wait(); err != nil {
 		t.Fatal(err)
 	}
