@@ -29,8 +29,9 @@
 // # Lines
 //
 // A file begins with a comment that says what the case is about. Then come directives, then steps.
-// An indented line continues the one above. A comment begins with # at the start of a line, or
-// with # after two blanks and before one. Blank lines mean nothing.
+// An indented line continues the one above, after a blank unless a ( ends the one or a ) begins the
+// other. A comment begins with # at the start of a line, or with # after two blanks and before one.
+// Blank lines mean nothing.
 //
 // A directive is a name and arguments. They are for the caller, who sets up the server and the
 // mailboxes ([Script.Directives]); one is understood here:
@@ -67,7 +68,7 @@
 //
 //	S1: * 1 FETCH (UID 1)     an untagged response
 //	S1: ~ * LIST () "/" A     responses whose lines stand together with ~ come in any order
-//	S1: ...                   any responses may come before the next that is expected
+//	S1: ...                   from here to the tagged response others may come as well
 //	S1: ! EXPUNGE             no response that begins so, with or without its number, comes
 //	                          before the tagged one
 //	S1: OK  S1: NO [INUSE]    the tagged response of the oldest command that has none. A code that
@@ -77,9 +78,10 @@
 //	S1: TAG OK                the answer to a line that brought its own tag
 //	S1: closed                the server ended the connection
 //
-// Responses come in the order in which they are written, and no others come. Where the tagged
+// Responses come in the order in which they are written, and no others. Where the tagged
 // response isn't written it is OK, right after the last line for this client before its next
-// command; if none is written at all, responses are not looked at.
+// command; if none is written at all, responses are not looked at. A C1> line goes on with a command
+// whose S1: + stands above it, or with IDLE; otherwise it comes after the command's answer.
 //
 // # What is equal
 //

@@ -100,7 +100,11 @@ func (p *parser) logical() ([]part, error) {
 				return append(parts, part{text: s}), nil
 			}
 			i = len(s)
-			s += " " + strings.TrimLeft(p.line(), " \t")
+			more := strings.TrimLeft(p.line(), " \t")
+			if !strings.HasSuffix(s, "(") && more[0] != ')' {
+				s += " "
+			}
+			s += more
 		case rest[0] == '"':
 			i += quotedLen(rest)
 		case strings.HasPrefix(rest, "{{{"):
@@ -402,6 +406,7 @@ func (p *parser) answers() error {
 		last    int // index of the last step that belongs to it
 		pending int // commands without an answer
 		looked  bool
+		asked   bool // the server asked for more of the newest command
 	}
 	clients := make(map[int]*open)
 	after := make(map[int][]step) // by index of the step before
@@ -443,14 +448,23 @@ func (p *parser) answers() error {
 				return errors.New("no command is running that this could be sent along with")
 			}
 			o.pending++
-			o.begin, o.looked = st.line, false
+			o.begin, o.looked, o.asked = st.line, false, a.isIdle()
+		case *raw:
+			if !o.asked {
+				if err := settle(st.client); err != nil {
+					return err
+				}
+			}
 		case *tagged:
 			if o.pending == 0 {
 				return errors.New("no command is waiting for this answer")
 			}
 			o.pending--
 			o.looked = false
-		case *expect, *skip:
+		case *expect:
+			o.looked = true
+			o.asked = o.asked || a.want[0].tag == "+"
+		case *skip:
 			o.looked = true
 		case *closed, *disconnect:
 			o.pending = 0

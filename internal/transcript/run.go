@@ -110,7 +110,7 @@ type conn struct {
 
 	queue   []string    // read, not looked at
 	pending []string    // tags of commands without an answer, oldest first
-	skip    bool        // any responses may come before the next expected one
+	skip    bool        // others may come until the next tagged response
 	forbid  []forbidden // until the next tagged response
 }
 
@@ -388,7 +388,6 @@ func (a *expect) run(r *run, st step) {
 			r.wrong(st, c, want, got)
 		}
 	}
-	c.skip = false
 }
 
 func (*skip) run(r *run, st step) {

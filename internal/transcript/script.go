@@ -69,7 +69,7 @@ type (
 		want     []*response
 		anyOrder bool
 	}
-	skip   struct{}                 // any responses may come before the next expected one
+	skip   struct{}                 // others may come until the tagged response
 	forbid struct{ words []string } // a response that begins so must not come before the tagged one
 	tagged struct{ want *response } // the answer to the oldest command that has none
 	closed struct{}
