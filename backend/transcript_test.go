@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"strings"
 	"testing"
@@ -23,10 +24,54 @@ import (
 //
 //	policy KEY=VALUE ...    strategies
 //	mailbox NAME COUNT      a mailbox with mail: of message n the subject is n and the body is "n"
+//	mail NAME [COUNT]       a mailbox with messages that have more to them (message), sent by APPEND
 //	layout NAME             maildir++ or fs
 //	folder NAME ATTRIBUTE   a folder that each account has
 //	peer                    Dovecot answers so too (TestDovecot)
+//	unmet                   what we should answer and don't, because of go-imap
 func TestTranscripts(t *testing.T) {
+	eachTranscript(t, func(t *testing.T, layout maildir.Layout, script *transcript.Script) {
+		t.Parallel()
+		acct := &backend.Account{Root: filepath.Join(t.TempDir(), "Maildir")}
+		acct.Maildir.Layout = layout
+		if err := setUp(acct, script); err != nil {
+			t.Fatal(err)
+		}
+		s := serve(t, acct)
+		server := transcript.Server{Addr: s.addr, User: "mary", Password: "pass", Root: acct.Root, Verbs: map[string]transcript.Verb{
+			"until-gone": func(args ...string) error { return untilGone(filepath.Join(acct.Root, args[0])) },
+		}}
+		sendMail(t, server, script)
+		if !script.Has("unmet") {
+			script.Run(t, server)
+			return
+		}
+		var f failure
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			script.Run(&f, server)
+		}()
+		<-done
+		t.Log(f)
+		if f == "" {
+			t.Error("this holds: its unmet can go")
+		}
+	})
+}
+
+// A failure is what a transcript fails with that is known not to hold.
+type failure string
+
+func (f *failure) Helper()             {}
+func (f *failure) Logf(string, ...any) {}
+func (f *failure) Fatalf(format string, args ...any) {
+	*f = failure(fmt.Sprintf(format, args...))
+	runtime.Goexit()
+}
+
+// eachTranscript calls f in a test of its own for each transcript and each layout it is for.
+func eachTranscript(t *testing.T, f func(*testing.T, maildir.Layout, *transcript.Script)) {
 	files, err := filepath.Glob("testdata/*.txt")
 	if err != nil || len(files) == 0 {
 		t.Fatal("no transcripts", err)
@@ -43,18 +88,7 @@ func TestTranscripts(t *testing.T) {
 		}
 		for _, layout := range layouts(script) {
 			name := strings.TrimSuffix(filepath.Base(file), ".txt") + "/" + layout.String()
-			t.Run(name, func(t *testing.T) {
-				t.Parallel()
-				acct := &backend.Account{Root: filepath.Join(t.TempDir(), "Maildir")}
-				acct.Maildir.Layout = layout
-				if err := setUp(acct, script); err != nil {
-					t.Fatal(err)
-				}
-				s := serve(t, acct)
-				script.Run(t, transcript.Server{Addr: s.addr, User: "mary", Password: "pass", Root: acct.Root, Verbs: map[string]transcript.Verb{
-					"until-gone": func(args ...string) error { return untilGone(filepath.Join(acct.Root, args[0])) },
-				}})
-			})
+			t.Run(name, func(t *testing.T) { f(t, layout, script) })
 		}
 	}
 }
@@ -115,7 +149,7 @@ func setUp(acct *backend.Account, s *transcript.Script) error {
 			}
 		case "folder":
 			acct.Folders = append(acct.Folders, backend.Folder{Name: d.Args[0], SpecialUse: "", Subscribe: true})
-		case "layout", "peer":
+		case "layout", "peer", "mail", "ignore", "unmet":
 		default:
 			err = fmt.Errorf("unknown directive %q", d.Name)
 		}
@@ -169,4 +203,42 @@ func fill(acct *backend.Account, name string, n int) error {
 		}
 	}
 	return nil
+}
+
+// sendMail does what the directives "mail" of a script ask for. It goes over IMAP, so that any
+// server can be set up.
+func sendMail(t *testing.T, server transcript.Server, s *transcript.Script) {
+	t.Helper()
+	var b strings.Builder
+	fmt.Fprintf(&b, "# Mailboxes of %s.\n", s.Name)
+	for _, d := range s.Directives {
+		if d.Name != "mail" {
+			continue
+		}
+		count, err := 0, error(nil)
+		if len(d.Args) == 2 {
+			count, err = strconv.Atoi(d.Args[1])
+		}
+		if len(d.Args) == 0 || len(d.Args) > 2 || err != nil || count > 59 {
+			t.Fatal(s.Errorf(d, "want mail NAME [COUNT], of 59 messages at most"))
+		}
+		if d.Args[0] != "INBOX" {
+			fmt.Fprintf(&b, "C1: CREATE %q\n", d.Args[0])
+		}
+		for n := 1; n <= count; n++ {
+			fmt.Fprintf(&b, "C1: APPEND %q \" 2-Feb-2026 10:%02d:00 +0000\" {%q}\n", d.Args[0], n, message(n))
+		}
+	}
+	script, err := transcript.Parse("mail of "+s.Name, b.String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	script.Run(t, server)
+}
+
+// message is what "mail" makes message n of. Its internal date is that of its header, its size 160 bytes
+// and its body's 20 while n has one digit.
+func message(n int) string {
+	return fmt.Sprintf("From: Ann <ann@example.org>\r\nTo: bob@example.org\r\nSubject: Message %d\r\n"+
+		"Date: Mon, 02 Feb 2026 10:%02d:00 +0000\r\nMessage-ID: <%d@example.org>\r\n\r\nThis is message %d.\r\n", n, n, n, n)
 }
