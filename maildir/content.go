@@ -12,10 +12,11 @@ import (
 // A Content is the bytes of a message with CRLF line ends, whatever ends its lines in the file. It
 // is open until Close, also when the message is expunged meanwhile. One goroutine may use it.
 type Content struct {
-	f    *os.File
-	size int64 // with CRLF
-	same bool  // all lines of the file end in CRLF already
-	raw  int64 // the file's size
+	f       *os.File
+	raw     int64            // the file's size
+	size    int64            // with CRLF; -1 as long as nobody has asked
+	same    bool             // all lines of the file end in CRLF already, as far as is known
+	counted func(size int64) // is told the size
 
 	// Where the last reading stopped: the next one mostly goes on from there.
 	at, rawAt int64
@@ -49,13 +50,7 @@ func (m *Mailbox) Content(ctx context.Context, msg *Message) (*Content, error) {
 		f.Close()
 		return nil, err
 	}
-	c := &Content{f: f, raw: st.Size()}
-	if err := c.measure(); err != nil {
-		f.Close()
-		return nil, err
-	}
-	m.learn(msg, c.size)
-	return c, nil
+	return &Content{f: f, raw: st.Size(), size: -1, counted: func(size int64) { m.learn(msg, size) }}, nil
 }
 
 // find opens a message's file, in its place or kept as a ghost.
@@ -80,35 +75,37 @@ func (m *Mailbox) find(msg *Message) (path string, f *os.File, err error) {
 	return path, f, err
 }
 
-// measure finds the size with CRLF line ends. A file name may tell it, wrongly: a FETCH announces
-// it before the bytes, so it is counted.
-func (c *Content) measure() error {
-	r := bufio.NewReaderSize(io.NewSectionReader(c.f, 0, c.raw), 64<<10)
+// buffers are for reading files. One that came from a pool need not be cleared for each mail.
+var buffers = sync.Pool{New: func() any { return new([32 << 10]byte) }}
+
+// Size is the size in bytes with CRLF line ends (RFC822.SIZE). The first call reads the file: its name
+// may tell the size, wrongly, and a FETCH announces it before the bytes.
+func (c *Content) Size() (int64, error) {
+	if c.size >= 0 {
+		return c.size, nil
+	}
+	buf := buffers.Get().(*[32 << 10]byte)
+	defer buffers.Put(buf)
 	var lone int64
 	cr := false
-	for {
-		_, err := r.Peek(1)
-		if err == io.EOF {
-			break
-		} else if err != nil {
-			return err
+	for at := int64(0); at < c.raw; {
+		n, err := c.f.ReadAt(buf[:min(int64(len(buf)), c.raw-at)], at)
+		if n == 0 && err != nil {
+			return 0, err
 		}
-		b, _ := r.Peek(r.Buffered())
-		for _, x := range b {
+		for _, x := range buf[:n] {
 			if x == '\n' && !cr {
 				lone++
 			}
 			cr = x == '\r'
 		}
-		r.Discard(len(b))
+		at += int64(n)
 	}
 	c.size = c.raw + lone
 	c.same = lone == 0
-	return nil
+	c.counted(c.size)
+	return c.size, nil
 }
-
-// Size is the size in bytes with CRLF line ends (RFC822.SIZE).
-func (c *Content) Size() int64 { return c.size }
 
 // Close closes the file.
 func (c *Content) Close() error { return c.f.Close() }
@@ -122,7 +119,8 @@ func (c *Content) ReadAt(p []byte, off int64) (int, error) {
 	if off < c.at {
 		c.at, c.rawAt, c.cr, c.half = 0, 0, false, false
 	}
-	buf := make([]byte, 32<<10)
+	buf := buffers.Get().(*[32 << 10]byte)
+	defer buffers.Put(buf)
 	n := 0
 	for n < len(p) {
 		if c.half {
@@ -195,7 +193,7 @@ func (m *Mailbox) Size(ctx context.Context, msg *Message) (int64, error) {
 		return 0, err
 	}
 	defer c.Close()
-	return c.Size(), nil
+	return c.Size()
 }
 
 // Date is a message's internal date: its file's modification time, in whole seconds as IMAP has it.

@@ -157,10 +157,11 @@ func TestManyParts(t *testing.T) {
 	}
 
 	b = mail("Content-Type: multipart/mixed; boundary=b\n\n" + strings.Repeat("--b\n\nx\n", maxParts-2) + "--b\nContent-Type: multipart/mixed; boundary=c\n\n--c\n\ny\n--c--\n--b--\n")
-	if s = parsed(t, b); len(s.parts) != maxParts {
-		t.Errorf("%d parts", len(s.parts))
+	s = parsed(t, b) // the last one is a multipart that can't have any
+	if n := len(s.parts); n != maxParts {
+		t.Errorf("%d parts", n)
 	}
-	checkMessage(t, b)
+	checkWritable(t, s.BodyStructure(true), true)
 }
 
 func TestLongHeaderLine(t *testing.T) {
