@@ -1,11 +1,11 @@
 package maildir
 
 import (
-	"bufio"
 	"context"
 	"fmt"
 	"io"
 	"os"
+	"sync"
 	"time"
 )
 

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"os"
 	"path/filepath"
 	"slices"
@@ -223,7 +224,7 @@ func readMessage(t *testing.T, r *Ref, msg *Message) string {
 		t.Fatalf("open message %d: %v", msg.UID, err)
 	}
 	defer c.Close()
-	b, err := io.ReadAll(io.NewSectionReader(c, 0, c.Size()))
+	b, err := io.ReadAll(io.NewSectionReader(c, 0, math.MaxInt64))
 	if err != nil {
 		t.Fatal(err)
 	}

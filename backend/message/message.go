@@ -11,8 +11,9 @@ import (
 type Source interface {
 	io.ReaderAt
 	io.Closer
-	// Size is the number of bytes that there are to read.
-	Size() int64
+	// Size is the number of bytes that there are to read. It may cost as much as reading them: it is not
+	// asked for where only the header is needed.
+	Size() (int64, error)
 }
 
 // A Message is one mail. One goroutine at a time may use it.
@@ -100,8 +101,14 @@ func (m *Message) source() (Source, error) {
 		return nil, fmt.Errorf("open message: %w", err)
 	}
 	m.src = src
-	if m.s != nil && m.s.size != src.Size() {
-		m.s, m.top = nil, nil
+	if m.s != nil {
+		size, err := src.Size()
+		if err != nil {
+			return nil, fmt.Errorf("size of message: %w", err)
+		}
+		if m.s.size != size {
+			m.s, m.top = nil, nil
+		}
 	}
 	return src, nil
 }

@@ -20,6 +20,8 @@ type bytesSource struct {
 
 func (s *bytesSource) Close() error { return nil }
 
+func (s *bytesSource) Size() (int64, error) { return s.Reader.Size(), nil }
+
 func (s *bytesSource) ReadAt(p []byte, off int64) (int, error) {
 	n, err := s.Reader.ReadAt(p, off)
 	s.read += n

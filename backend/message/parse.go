@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"io"
+	"math"
 	"slices"
 	"sync"
 )
@@ -46,7 +47,11 @@ type openPart struct {
 
 // parse reads a whole message.
 func parse(src Source) (*Structure, error) {
-	p := newParser(src)
+	size, err := src.Size()
+	if err != nil {
+		return nil, err
+	}
+	p := newParser(src, size)
 	defer p.free()
 	if err := p.begin(-1); err != nil {
 		return nil, err
@@ -69,17 +74,17 @@ func parse(src Source) (*Structure, error) {
 			return nil, err
 		}
 	}
-	if p.at.off != src.Size() {
+	if p.at.off != size {
 		return nil, io.ErrUnexpectedEOF
 	}
 	// What the message ends with belongs to it: there is no delimiter to which the last line end would.
 	p.end(0, pos{off: p.at.off, lines: p.at.lines})
-	return &Structure{size: src.Size(), parts: slices.Clip(p.parts)}, nil
+	return &Structure{size: size, parts: slices.Clip(p.parts)}, nil
 }
 
 // parseTop reads the header of a message.
 func parseTop(src Source) (*part, error) {
-	p := newParser(src)
+	p := newParser(src, math.MaxInt64)
 	defer p.free()
 	p.add(-1)
 	if err := p.header(0); err != nil {
@@ -88,9 +93,10 @@ func parseTop(src Source) (*part, error) {
 	return &p.parts[0], nil
 }
 
-func newParser(src Source) *parser {
+// newParser is a parser of the first bytes of a source.
+func newParser(src Source, size int64) *parser {
 	p := &parser{r: buffers.Get().(*bufio.Reader), left: maxKept}
-	p.r.Reset(io.NewSectionReader(src, 0, src.Size()))
+	p.r.Reset(io.NewSectionReader(src, 0, size))
 	return p
 }
 

@@ -47,7 +47,11 @@ func (m *Message) topSection(item *imap.FetchItemBodySection) (io.Reader, int64,
 	if err != nil {
 		return nil, 0, err
 	}
-	all := span{0, src.Size()}
+	size, err := src.Size()
+	if err != nil {
+		return nil, 0, err
+	}
+	all := span{0, size}
 	if item.Specifier == imap.PartSpecifierText {
 		p, err := m.head()
 		if err != nil {

@@ -303,11 +303,11 @@ type failing struct{ err error }
 
 func (f failing) ReadAt([]byte, int64) (int, error) { return 0, f.err }
 func (f failing) Close() error                      { return nil }
-func (f failing) Size() int64                       { return 10 }
+func (f failing) Size() (int64, error)              { return 10, nil }
 
 type sized struct {
 	failing
 	size int64
 }
 
-func (s sized) Size() int64 { return s.size }
+func (s sized) Size() (int64, error) { return s.size, nil }
