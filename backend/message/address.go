@@ -143,7 +143,7 @@ func (s *scanner) angleAddr() *imap.Address {
 			s.comment()
 		case '"':
 			local.WriteString(s.quoted())
-		case ':': // that was a route
+		case ':': // that was a route, or "mailto"
 			s.skip()
 			local.Reset()
 			a.Host, at = "", false

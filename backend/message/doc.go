@@ -28,7 +28,8 @@
 //   - The header ends at the first empty line. If already the first line is no field (mbox's "From "
 //     line aside), there is no header. Lines amid the header that are no fields are skipped.
 //   - Of several fields of one name the first counts.
-//   - Bytes that are not UTF-8, where no charset is declared or it isn't known, are windows-1252.
+//   - Bytes that are not UTF-8, where no charset is declared or it isn't known, are windows-1252, and so
+//     is what is declared as ISO-8859-1.
 //     Control characters in strings of ENVELOPE and BODYSTRUCTURE become spaces: IMAP has no form for NUL.
 //   - A Content-Type that can't be read, or a multipart without a boundary, is text/plain (RFC 2045 5.2).
 //   - A delimiter line is the boundary alone, with white space after it. So a boundary may begin with

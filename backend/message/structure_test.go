@@ -3,10 +3,12 @@ package message
 import (
 	"bytes"
 	"encoding/base64"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	goparser "go/parser"
 	"go/token"
+	"hash/crc32"
 	"io"
 	"os"
 	"path/filepath"
@@ -199,7 +201,7 @@ func TestManyLongHeaders(t *testing.T) {
 	if len(enc) > maxKept+2000 {
 		t.Errorf("%d bytes", len(enc))
 	}
-	checkMessage(t, b)
+	checkWritable(t, parsed(t, b).BodyStructure(true), true)
 }
 
 // A line end that the buffer cuts is one all the same.
@@ -210,6 +212,71 @@ func TestLineEndAcrossBuffer(t *testing.T) {
 		if got := section(t, New(opener(b)), "1"); len(got) != n {
 			t.Errorf("part of %d bytes has %d", n, len(got))
 		}
+	}
+}
+
+// Fields that come again take nothing from what may be kept.
+func TestRepeatedFields(t *testing.T) {
+	b := mail(strings.Repeat("Subject: "+strings.Repeat("x", 900)+"\n", 2*maxKept/900) + "From: a@b.c\n\n")
+	if e := parsed(t, b).Envelope(); len(e.Subject) != 900 || len(e.From) != 1 {
+		t.Errorf("subject of %d bytes, From %v", len(e.Subject), e.From)
+	}
+}
+
+// RFC 9051 7.5.2: Sender and Reply-To are From's if they are missing or empty.
+func TestEnvelopeDefaults(t *testing.T) {
+	from := []imap.Address{{Mailbox: "a", Host: "b"}}
+	for _, more := range []string{"", "Sender:\nReply-To: \n", "Sender: (none)\nReply-To: ,\n"} {
+		e := parsed(t, mail("From: a@b\n"+more+"\n")).Envelope()
+		if !reflect.DeepEqual(e.Sender, from) || !reflect.DeepEqual(e.ReplyTo, from) {
+			t.Errorf("with %q: %+v", more, e)
+		}
+	}
+	if e := parsed(t, mail("From: a@b\nSender: s@b\nReply-To: r@b\n\n")).Envelope(); e.Sender[0].Mailbox != "s" || e.ReplyTo[0].Mailbox != "r" {
+		t.Errorf("%+v", e)
+	}
+}
+
+// Bytes with the right checksum that parse can't have made are refused too.
+func TestUnmarshalRefusesNonsense(t *testing.T) {
+	root := part{kind: multipart, parent: -1, end: 100, body: 10}
+	chain := []part{}
+	for i := range maxDepth + 1 {
+		chain = append(chain, part{kind: message, parent: i - 1, header: 10, body: 10, end: 100})
+	}
+	chain[0].header, chain[maxDepth].kind = 0, leaf
+	for name, parts := range map[string][]part{
+		"multipart without parts":    {root},
+		"message without a message":  {{kind: message, parent: -1, end: 100}},
+		"leaf with a part":           {{parent: -1, end: 100}, {parent: 0, header: 10, body: 10, end: 20}},
+		"kind":                       {{kind: 7, parent: -1, end: 100}},
+		"message with two":           {{kind: message, parent: -1, end: 100}, {header: 1, body: 1, end: 2}, {header: 2, body: 2, end: 3}},
+		"part outside its parent":    {root, {kind: multipart, header: 10, body: 20, end: 30}, {parent: 1, header: 20, body: 20, end: 31}},
+		"part in the header":         {root, {header: 9, body: 9, end: 20}},
+		"part in the one before":     {root, {header: 10, body: 10, end: 20}, {header: 15, body: 15, end: 20}},
+		"end after that of the mail": {{parent: -1, end: 101}},
+		"mail that does not end":     {{parent: -1, end: 99}},
+		"two messages":               {{parent: -1, end: 100}, {parent: -1, end: 100}},
+		"lines in nothing":           {{parent: -1, end: 100, lines: 101}},
+		"whole header of a part":     {root, {header: 10, body: 10, end: 20, whole: true}},
+		"header that isn't whole":    {{parent: -1, body: 10, end: 100, whole: true}},
+		"parent that ended": {root, {kind: multipart, header: 10, body: 10, end: 20}, {parent: 1, header: 10, body: 10, end: 20},
+			{parent: 0, header: 20, body: 20, end: 30}, {parent: 1, header: 30, body: 30, end: 40}},
+		"too deep": chain,
+	} {
+		enc, err := (&Structure{size: 100, parts: parts}).MarshalBinary()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := new(Structure).UnmarshalBinary(enc); err == nil {
+			t.Errorf("took a %s", name)
+		}
+	}
+	enc, _ := parsed(t, mail("A: b\n\n")).MarshalBinary()
+	enc = append(enc, 0)
+	binary.BigEndian.PutUint32(enc[1:], crc32.Checksum(enc[5:], castagnoli))
+	if err := new(Structure).UnmarshalBinary(enc); err == nil {
+		t.Error("took a byte too many")
 	}
 }
 
