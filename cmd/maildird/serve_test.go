@@ -224,6 +224,13 @@ func TestServe(t *testing.T) {
 	if t.Failed() {
 		t.Log(body)
 	}
+
+	// What the documents tell fail2ban finds the failures, and their address.
+	failregex := regexp.MustCompile(`failregex = (.*)`).FindStringSubmatch(readDoc(t, "configuration.md"))[1]
+	failures := regexp.MustCompile(strings.Replace(failregex, "<HOST>", `(\S+)`, 1)).FindAllStringSubmatch(p.log(), -1)
+	if len(failures) != 2 || failures[0][1] != "127.0.0.1" {
+		t.Errorf("failures by %s: %v", failregex, failures)
+	}
 	p.end(syscall.SIGTERM)
 }
 
