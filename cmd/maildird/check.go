@@ -7,6 +7,8 @@ import (
 	"os"
 	"slices"
 	"time"
+
+	"github.com/imapmaildir/imapmaildir/maildir"
 )
 
 type checkCommand struct {
@@ -44,8 +46,12 @@ func (k *checkCommand) Run(std *streams) error {
 		say(p)
 	}
 	for _, root := range roots(users) {
-		if err := checkRoot(root); err != nil {
+		wrong, err := checkRoot(root, &c.maildir)
+		if err != nil {
 			say(err)
+		}
+		for _, p := range wrong {
+			say(fmt.Errorf("%s: %v", root, p))
 		}
 	}
 	if found > 0 {
@@ -82,10 +88,10 @@ func checkCertificate(c *config, now time.Time) error {
 
 // checkRoot tells what is wrong with a Maildir. One that does not exist is made when its user logs
 // in for the first time.
-func checkRoot(root string) error {
-	_, err := os.ReadDir(root)
+func checkRoot(root string, o *maildir.Options) ([]maildir.Problem, error) {
+	wrong, err := maildir.Check(root, o)
 	if errors.Is(err, os.ErrNotExist) {
-		return checkPlace(root)
+		return nil, checkPlace(root)
 	}
-	return err
+	return wrong, err
 }

@@ -31,7 +31,7 @@ func TestCheckCertificate(t *testing.T) {
 func TestCheckRoot(t *testing.T) {
 	dir := files(t, "file", "")
 	for root, ok := range map[string]bool{dir: true, filepath.Join(dir, "later/mail"): true, filepath.Join(dir, "file"): false, filepath.Join(dir, "file/mail"): false} {
-		if err := checkRoot(root); (err == nil) != ok {
+		if _, err := checkRoot(root, nil); (err == nil) != ok {
 			t.Errorf("%s: %v", root, err)
 		}
 	}
