@@ -234,6 +234,33 @@ func TestServe(t *testing.T) {
 	p.end(syscall.SIGTERM)
 }
 
+// The limits of the configuration hold; and allow_insecure lets log in without TLS.
+func TestLimits(t *testing.T) {
+	for _, limit := range []string{"connections", "connections_per_address"} {
+		dir := files(t, "users", "alice:{PLAIN}"+alicePassword, "maildird.toml", `
+listen.imap = "127.0.0.1:0"
+auth = {passwd_file = "users", allow_insecure = true}
+mail.location = "%u"
+limits = {message_bytes = 1000, `+limit+` = 2}
+`)
+		p := start(t, "serve", "-config", filepath.Join(dir, "maildird.toml"))
+		addr := p.address("imap")
+		d := dial(t, addr, false)
+		d.send("LOGIN alice "+alicePassword, "OK")
+		d.send("APPEND INBOX {1001}", "NO .TOOBIG.")
+		dial(t, addr, false)
+		conn, err := net.Dial("tcp", addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		conn.SetDeadline(time.Now().Add(patience))
+		third := &dialogue{t: t, conn: conn, r: bufio.NewReader(conn)}
+		third.want(`^\* BYE Too many connections`)
+		third.closed()
+	}
+}
+
 // Before STARTTLS nobody logs in, and it is said before anyone sends a password.
 func TestNoPasswordInClear(t *testing.T) {
 	p, _ := startServer(t)
