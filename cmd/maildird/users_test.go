@@ -15,8 +15,8 @@ func TestDovecotPasswords(t *testing.T) {
 	if err != nil || len(wrong) > 0 {
 		t.Fatal(err, wrong)
 	}
-	if len(users) != 11 {
-		t.Errorf("got %d users, want 11", len(users))
+	if len(users) != 13 {
+		t.Errorf("got %d users, want 13", len(users))
 	}
 	for name, u := range users {
 		if !u.password.Match(grüße) {
