@@ -68,7 +68,7 @@ func TestBadMail(t *testing.T) {
 			writeFile(t, filepath.Join(dir, "cur", "1700000001.good.host:2,"), "Subject: good\n\nA good neighbour.\n")
 			want := strings.ReplaceAll(strings.ReplaceAll(text, "\r\n", "\n"), "\n", "\r\n")
 
-			other.during(func() {
+			other.during(t, func() {
 				_, err := c.Select(box, &imap.SelectOptions{ReadOnly: true}).Wait()
 				must(t, err)
 				for _, set := range []imap.NumSet{imap.SeqSetNum(1, 2), imap.UIDSetNum(1, 2)} { // the second is answered from the cache

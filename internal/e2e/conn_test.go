@@ -165,7 +165,7 @@ var refusal = regexp.MustCompile(`^(NO|BAD) \[[A-Z]+[^]]*\] .`)
 func (c *conn) refused(command string, literals ...string) string {
 	c.t.Helper()
 	a := c.do(command, literals...)
-	if !refusal.MatchString(a.tagged) {
+	if !refusal.MatchString(a.tagged) || strings.Contains(a.tagged, "SERVERBUG") {
 		c.fail("%.200q is not refused with a response code: %s", command, a.tagged)
 	}
 	return a.tagged
@@ -210,11 +210,13 @@ func (o *other) round() {
 	}
 }
 
-// during does something while the other session goes on working.
-func (o *other) during(f func()) {
-	o.t.Helper()
+// during does something while the other session goes on working; t is the test, or the subtest,
+// that this is a part of.
+func (o *other) during(t testing.TB, f func()) {
+	t.Helper()
+	outer := o.t
 	stop, stopped := make(chan struct{}), make(chan struct{})
-	o.quit = runtime.Goexit // FailNow is for the test's goroutine
+	o.t, o.quit = t, runtime.Goexit // FailNow is for the test's goroutine
 	go func() {
 		defer close(stopped)
 		for {
@@ -229,8 +231,9 @@ func (o *other) during(f func()) {
 	defer func() {
 		close(stop)
 		<-stopped
-		o.quit = o.t.FailNow
+		o.quit = t.FailNow
 		o.round()
+		o.t, o.quit = outer, outer.FailNow
 	}()
 	f()
 }
