@@ -1,13 +1,20 @@
 package transcript
 
 import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
 	"fmt"
 	"io"
 	"log"
+	"math/big"
 	"net"
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -196,6 +203,97 @@ func TestMismatches(t *testing.T) {
 	}
 }
 
+// What holds, beside what the scripts in testdata show.
+func TestHolds(t *testing.T) {
+	for _, c := range []struct{ name, server, script string }{
+		{"others before the expected one", "* 2 EXISTS\r\n* 1 EXPUNGE\r\nT OK\r\n", "C1: NOOP\nS1: ...\nS1: * 1 EXPUNGE"},
+		{"others behind it", "* 1 EXPUNGE\r\n* 2 EXISTS\r\nT OK\r\n", "C1: NOOP\nS1: ...\nS1: * 1 EXPUNGE\nS1: OK"},
+		{"ignored", "* 1 RECENT\r\n* 1 FETCH (FLAGS (\\Recent \\Seen))\r\nT OK\r\n", "ignore RECENT\nC1: NOOP\nS1: * 1 FETCH (FLAGS (\\Seen))"},
+		{"ignored, but expected", "* 1 RECENT\r\nT OK\r\n", "ignore RECENT\nC1: NOOP\nS1: * 1 RECENT"},
+		{"not forbidden any more", "T OK\r\n|* 1 EXPUNGE\r\nT OK\r\n", "C1: NOOP\nS1: ! EXPUNGE\nC1: NOOP\nS1: * 1 EXPUNGE"},
+		{"not skipped any more", "T OK\r\n|* 1 EXPUNGE\r\nT OK\r\n", "C1: NOOP\nS1: ...\nS1: OK\nC1: NOOP\nS1: * 1 EXPUNGE"},
+		{"a variable for another program", "* 1 FETCH (UID 3)\r\nT OK\r\n", "C1: NOOP\nS1: * 1 FETCH (UID $u)\ndisk: want-3 cur/$u"},
+		{"a verb and a literal", "T OK\r\n", "C1: NOOP\ndisk: want-lines a {{{\nb\n}}}"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			server := canned(t, strings.Split(c.server, "|")...)
+			server.Verbs = map[string]Verb{
+				"want-3":     func(args ...string) error { return wantArgs(args, "cur/3") },
+				"want-lines": func(args ...string) error { return wantArgs(args, "a", "b\r\n") },
+			}
+			if got := outcome(t, server, c.script); got != "" {
+				t.Error(got)
+			}
+		})
+	}
+}
+
+func wantArgs(args []string, want ...string) error {
+	if !slices.Equal(args, want) {
+		return fmt.Errorf("got %q", args)
+	}
+	return nil
+}
+
+// What clients send is what is written, byte by byte, and after TLS if there is any.
+func TestSent(t *testing.T) {
+	certificate := selfSigned(t)
+	for _, encrypted := range []bool{false, true} {
+		received := make(chan string, 1)
+		addr := listen(t, func(ln net.Listener) {
+			c, err := ln.Accept()
+			if err != nil {
+				return
+			}
+			defer c.Close()
+			if encrypted {
+				c = tls.Server(c, &tls.Config{Certificates: []tls.Certificate{certificate}})
+			}
+			// Nothing that the client says matters to the answers.
+			io.WriteString(c, "* OK hi\r\nA001 OK in\r\n* 1 FETCH (UID 7)\r\nA002 OK\r\n+ go\r\nA003 OK\r\nA004 OK\r\n+ more\r\nA005 OK\r\n")
+			all, _ := io.ReadAll(c)
+			received <- string(all)
+		}, func() {})
+		server := Server{Addr: addr, User: "a", Password: `b"\`}
+		if encrypted {
+			server.TLS = &tls.Config{InsecureSkipVerify: true}
+		}
+		if got := outcome(t, server, `C1: FETCH 1 UID
+S1: * 1 FETCH (UID $u)
+C1: A {"b\r\nc"} "d  # e" #f  # comment
+C1: B {+"b"}c #  # comment
+C1: X
+S1: + more
+C1> $u  # no comment
+C1> "$u\x00"
+S1: OK
+C1 disconnect
+`); got != "" {
+			t.Fatal(got)
+		}
+		want := "A001 LOGIN \"a\" \"b\\\"\\\\\"\r\nA002 FETCH 1 UID\r\nA003 A {4}\r\nb\r\nc \"d  # e\" #f\r\nA004 B {1+}\r\nbc #\r\n" +
+			"A005 X\r\n7  # no comment\r\n$u\x00"
+		if got := <-received; got != want {
+			t.Errorf("encrypted %v: got\n%q, want\n%q", encrypted, got, want)
+		}
+	}
+}
+
+// selfSigned is a certificate for tests.
+func selfSigned(t *testing.T) tls.Certificate {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{SerialNumber: big.NewInt(1)}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}
+}
+
 // What a failure shows is the way there, with the lines of the script, and what else was sent.
 func TestDialogue(t *testing.T) {
 	server := canned(t, "* 1 FETCH (BODY[] {3}\r\na\r\n)\r\n* 3 EXISTS\r\n", "")
@@ -328,6 +426,8 @@ func TestMatches(t *testing.T) {
 		{"* ESEARCH (TAG \"a\") UID ALL 1", "* ESEARCH (TAG \"a\") ALL 1", false},
 		{"* ESEARCH (TAG \"a\") ALL 1", "* ESEARCH ALL 1", false},
 		{"* ESEARCH ALL 1:3", "* ESEARCH ALL 1,3", false},
+		{"* ESEARCH ALL 1", "* ESEARCH UID ALL 1", false},
+		{"* ESEARCH ALL 1", "* ESEARCH (TAG \"a\") ALL 1", false},
 		{"* CAPABILITY IDLE ...", "* CAPABILITY IMAP4rev1 IDLE", true},
 		{"* FLAGS (\\Seen a)", "* FLAGS (a \\Seen)", true},
 		{"* OK [PERMANENTFLAGS (a \\*)]", "* OK [PERMANENTFLAGS (\\* a)] yes", true},
@@ -362,7 +462,7 @@ func TestMalformedResponses(t *testing.T) {
 	for _, line := range []string{
 		"", "*", "* ", "A", "A FETCH", "* 1 FETCH (", "* 1 FETCH )", "* 1 FETCH ( UID 1)", "* 1 FETCH (UID 1 )", "* 1 FETCH (UID(1))",
 		"* 1 FETCH (UID 1)(UID 2) ", `* LIST () "/ a`, `* LIST () "\a" a`, "* LIST () \"a\nb\" a", "* OK [UIDNEXT 1", "* OK [UIDNEXT  1] a", "* 1 FETCH (BODY[ {1}\r\na)",
-		"* 1 FETCH (BODY[] {5}\r\na)", "* " + strings.Repeat("(", 200), "* OK [)] a", "A BYE",
+		"* 1 FETCH (BODY[] {5}\r\na)", "* " + strings.Repeat("(", 200) + strings.Repeat(")", 200), "* OK [)] a", "A BYE",
 	} {
 		if r, err := parseResponse(line, false); err == nil {
 			t.Errorf("%q is read as %+v", line, r)
