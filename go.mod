@@ -18,6 +18,7 @@ require (
 	github.com/go-crypt/crypt v0.14.15
 	github.com/prometheus/client_golang v1.25.0
 	github.com/rogpeppe/go-internal v1.16.0
+	go.etcd.io/bbolt v1.5.0
 	golang.org/x/term v0.48.0
 	pgregory.net/rapid v1.3.0
 )
