@@ -19,7 +19,10 @@ peers:
 	[ "$$(id -u)" = 0 ] || { echo "the tests need these Debian packages:$$missing"; exit 1; }; \
 	apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends $$missing
 
+# Each fuzz target for a while.
 fuzz:
-	@for f in FileName UIDList Keywords Subscriptions Names; do \
-		go test ./maildir -run '^$$' -fuzz "^Fuzz$$f$$" -fuzztime 20s || exit 1; done
-	go test ./backend/wire -run '^$$' -fuzz '^FuzzStream$$' -fuzztime 20s
+	@for dir in $$(go list -f '{{.Dir}}' ./...); do \
+		for f in $$(grep -ho '^func Fuzz[A-Za-z]*' $$dir/*_test.go 2>/dev/null | cut -c6-); do \
+			(cd $$dir && go test -run '^$$' -fuzz "^$$f$$" -fuzztime 20s -fuzzminimizetime 10x .) || exit 1; \
+		done; \
+	done

@@ -1,12 +1,15 @@
 package backend
 
 import (
+	"cmp"
 	"context"
 	"errors"
+	"log/slog"
 	"path/filepath"
 	"slices"
 	"sync"
 
+	"github.com/imapmaildir/imapmaildir/backend/cache"
 	"github.com/imapmaildir/imapmaildir/maildir"
 )
 
@@ -16,8 +19,13 @@ type account struct {
 	root     string // the key in Backend.accounts
 	sessions int    // guarded by Backend.mu
 
-	mu      sync.Mutex        // guards renamed
+	log       *slog.Logger
+	cacheFile string
+
+	mu      sync.Mutex        // guards what follows
 	renamed map[string]string // old name → new name, to tell who asks for an old one (RFC 2180 3.4)
+	cache   *cache.Cache      // nil until it is needed
+	tidied  map[string]bool   // by GUID: the mailboxes that the cache was compared with
 }
 
 // maxIdle is how many accounts stay open that nobody is logged in to, so that who comes back soon
@@ -50,7 +58,13 @@ func (b *Backend) open(a *Account) (*account, error) {
 		if err != nil {
 			return nil, err
 		}
-		acct = &account{Account: m, root: root, renamed: map[string]string{}}
+		acct = &account{
+			Account:   m,
+			root:      root,
+			log:       o.Logger,
+			cacheFile: cmp.Or(a.Cache, filepath.Join(root, cacheFile)),
+			renamed:   map[string]string{},
+		}
 		b.accounts[root] = acct
 	}
 	if acct.sessions == 0 {
@@ -88,6 +102,7 @@ func (b *Backend) closeIdle(keep int) {
 func (b *Backend) close(a *account) {
 	b.idle = slices.DeleteFunc(b.idle, func(other *account) bool { return other == a })
 	b.scans += a.Scans()
+	a.closeCache()
 	if err := a.Close(); err != nil {
 		b.opts.Logger.Warn("close account", "root", a.root, "err", err)
 	}

@@ -42,6 +42,10 @@ type Account struct {
 	Root string
 	// Maildir says how mailboxes lie in the root.
 	Maildir maildir.Options
+	// Cache is the file in which what was made of messages is kept, so that each is parsed once; its
+	// directory is made if it does not exist. "" is imapmaildir.cache in Root. To delete it loses
+	// nothing.
+	Cache string
 	// Policy rules what sessions do to each other; nil: the Backend's.
 	Policy *policy.Rules
 	// Folders are made at login if they don't exist.

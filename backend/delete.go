@@ -28,6 +28,9 @@ func (s *Session) Delete(name string) (err error) {
 	if own && (err != nil || s.sel.Deleted()) {
 		s.sel.own.Store(false) // draft 3.2: it is there for who has it open
 	}
+	if err == nil {
+		s.acct.forgetMailbox(ref.Snapshot().GUID)
+	}
 	return err
 }
 

@@ -116,8 +116,8 @@ func (f *fetch) message(e entry) error {
 	if e.gone && f.sel.act == policy.Nil {
 		items = f.nilItems(e)
 	} else {
-		mail := f.s.open(e.msg)
-		defer mail.Close()
+		mail := f.s.mail(e.msg)
+		defer mail.close()
 		items, err = f.items(e, mail)
 	}
 	switch {
@@ -145,7 +145,7 @@ func (f *fetch) message(e entry) error {
 }
 
 // items prepares what is asked for.
-func (f *fetch) items(e entry, mail *message.Message) ([]item, error) {
+func (f *fetch) items(e entry, mail *mail) ([]item, error) {
 	var items []item
 	add := func(it func(*imapserver.FetchResponseWriter)) {
 		items = append(items, func(r *imapserver.FetchResponseWriter) error { it(r); return nil })
@@ -177,7 +177,7 @@ func (f *fetch) items(e entry, mail *message.Message) ([]item, error) {
 		add(func(r *imapserver.FetchResponseWriter) { r.WriteRFC822Size(n) })
 	}
 	if o.Envelope || o.BodyStructure != nil {
-		st, err := f.s.structure(e.msg, mail)
+		st, err := mail.open().Structure()
 		if err != nil {
 			return nil, err
 		}
@@ -191,7 +191,7 @@ func (f *fetch) items(e entry, mail *message.Message) ([]item, error) {
 		}
 	}
 	for _, section := range o.BodySection {
-		content, n, err := mail.BodySection(section)
+		content, n, err := mail.open().BodySection(section)
 		if err != nil {
 			return nil, err
 		}
@@ -200,7 +200,7 @@ func (f *fetch) items(e entry, mail *message.Message) ([]item, error) {
 		})
 	}
 	for _, section := range o.BinarySection {
-		content, n, err := mail.BinarySection(section)
+		content, n, err := mail.open().BinarySection(section)
 		if err != nil {
 			return nil, err
 		}
@@ -209,7 +209,7 @@ func (f *fetch) items(e entry, mail *message.Message) ([]item, error) {
 		})
 	}
 	for _, section := range o.BinarySectionSize {
-		n, err := mail.BinarySize(section.Part)
+		n, err := mail.open().BinarySize(section.Part)
 		if err != nil {
 			return nil, err
 		}
@@ -275,21 +275,4 @@ func (f *fetch) nilItems(e entry) []item {
 		}
 		return nil
 	}}
-}
-
-// open is the content of a message, opened when it is first needed.
-func (s *Session) open(msg *maildir.Message) *message.Message {
-	return message.New(func() (message.Source, error) { return s.sel.Content(s.ctx, msg) })
-}
-
-// structure is a message's structure.
-func (s *Session) structure(_ *maildir.Message, mail *message.Message) (*message.Structure, error) {
-	return mail.Structure()
-}
-
-// unreadable logs that a message can't be read. Others are none the worse for it.
-func (s *Session) unreadable(msg *maildir.Message, err error) {
-	if !errors.Is(err, maildir.ErrExpunged) {
-		s.log.Error("message can't be read", "uid", msg.UID, "err", err)
-	}
 }

@@ -6,7 +6,6 @@ import (
 
 	"github.com/emersion/go-imap/v2"
 	"github.com/emersion/go-imap/v2/imapserver"
-	"github.com/imapmaildir/imapmaildir/backend/message"
 	"github.com/imapmaildir/imapmaildir/maildir"
 )
 
@@ -204,29 +203,15 @@ func existing(set imap.SeqSet, n uint32) imap.SeqSet {
 // matches reports whether a message meets the criteria. It asks what costs least first, and looks
 // into the mail only if nothing else has settled it.
 func (q *query) matches(c *compiled, i int, msg *maildir.Message) (bool, error) {
-	l := &lookup{q: q, msg: msg}
+	l := &lookup{q, q.s.mail(msg)}
 	defer l.close()
 	return l.matches(c, i)
 }
 
 // A lookup is one message under the eyes of a query.
 type lookup struct {
-	q    *query
-	msg  *maildir.Message
-	mail *message.Message // nil: not needed yet
-}
-
-func (l *lookup) open() *message.Message {
-	if l.mail == nil {
-		l.mail = l.q.s.open(l.msg)
-	}
-	return l.mail
-}
-
-func (l *lookup) close() {
-	if l.mail != nil {
-		l.mail.Close()
-	}
+	q *query
+	*mail
 }
 
 func (l *lookup) matches(c *compiled, i int) (bool, error) {

@@ -114,7 +114,7 @@ func TestDovecotAppendsToo(t *testing.T) {
 		default:
 		}
 		for _, msg := range resync(t, r).Messages {
-			base := msg.base()
+			base := msg.Key()
 			if uid, ok := uids[base]; ok && uid != msg.UID {
 				t.Fatalf("%s had UID %d and has %d", base, uid, msg.UID)
 			}

@@ -168,7 +168,7 @@ func (c *Content) give(p []byte, off int64, x byte) int {
 // learn keeps a size that was counted.
 func (m *Mailbox) learn(msg *Message, size int64) {
 	if msg.size.Swap(size+1) != size+1 {
-		if _, w := sizesOf(msg.base()); w != size {
+		if _, w := sizesOf(msg.Key()); w != size {
 			m.mu.Lock()
 			m.computed = true
 			m.mu.Unlock()
@@ -182,7 +182,7 @@ func (m *Mailbox) Size(ctx context.Context, msg *Message) (int64, error) {
 	if n := msg.size.Load(); n > 0 {
 		return n - 1, nil
 	}
-	if s, w := sizesOf(msg.base()); s >= 0 && w >= s {
+	if s, w := sizesOf(msg.Key()); s >= 0 && w >= s {
 		if st, err := m.d.stat(msg.path()); err == nil && st.size == s {
 			msg.size.Store(w + 1)
 			return w, nil

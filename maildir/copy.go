@@ -72,7 +72,7 @@ func (m *Mailbox) placements(ctx context.Context, dest *Mailbox, s *Snapshot, ms
 	}
 	taken := make(map[string]bool, len(msgs))
 	for _, msg := range dest.Snapshot().Messages {
-		taken[msg.base()] = true
+		taken[msg.Key()] = true
 	}
 	letters := map[Flags]Flags{}
 	todo := make([]placement, len(msgs))
@@ -85,9 +85,9 @@ func (m *Mailbox) placements(ctx context.Context, dest *Mailbox, s *Snapshot, ms
 			}
 			letters[msg.Flags] = f
 		}
-		todo[i] = placement{flags: f, base: msg.base()}
-		if taken[msg.base()] {
-			stored, virtual := sizesOf(msg.base())
+		todo[i] = placement{flags: f, base: msg.Key()}
+		if taken[msg.Key()] {
+			stored, virtual := sizesOf(msg.Key())
 			todo[i].base = newBase(time.Now())
 			if stored >= 0 && virtual >= 0 {
 				todo[i].base = withSizes(todo[i].base, stored, virtual)
@@ -196,7 +196,7 @@ func (m *Mailbox) MoveTo(ctx context.Context, dest *Mailbox, msgs []*Message, ke
 
 // moveFile moves one file, under both mailboxes' locks.
 func (m *Mailbox) moveFile(msg *Message, dest *Mailbox, to string, keep bool) error {
-	ghost := ghostName(msg.base())
+	ghost := ghostName(msg.Key())
 	from, f, err := m.find(msg)
 	if err != nil {
 		return err

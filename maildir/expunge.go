@@ -34,7 +34,7 @@ func (m *Mailbox) Expunge(ctx context.Context, uids []imap.UID, keep bool) error
 						return err
 					}
 				} else {
-					if err := m.d.rename(msg.path(), ghostName(msg.base())); err != nil {
+					if err := m.d.rename(msg.path(), ghostName(msg.Key())); err != nil {
 						return err
 					}
 					m.keep(msg)
@@ -57,7 +57,7 @@ func (m *Mailbox) Expunge(ctx context.Context, uids []imap.UID, keep bool) error
 func (m *Mailbox) keep(msg *Message) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.ghosts = append(m.ghosts, ghost{uid: msg.UID, name: ghostName(msg.base())})
+	m.ghosts = append(m.ghosts, ghost{uid: msg.UID, name: ghostName(msg.Key())})
 }
 
 // reap removes the ghosts that every session was told of.

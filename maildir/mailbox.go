@@ -43,7 +43,6 @@ type Mailbox struct {
 	scanTook time.Duration       // for cur/
 	list     listState           // of dovecot-uidlist as it was last read; zero: not known
 	keys     fileStat            // of dovecot-keywords as it was last read
-	guid     string              // of the mailbox, to write a lost list again
 	pending  bool                // the last look could not do all it had to
 	warned   map[string]struct{} // files that were complained about
 

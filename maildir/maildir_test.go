@@ -303,7 +303,7 @@ func TestOutsideChanges(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		must(os.Rename(path(1), filepath.Join(a.Root(), "cur", s.Find(1).base()+":2,FSX")))
+		must(os.Rename(path(1), filepath.Join(a.Root(), "cur", s.Find(1).Key()+":2,FSX")))
 		must(os.Remove(path(2)))
 		stale := s.Find(1)
 		wantDump(t, resync(t, r), `1 \Flagged \Seen; 3; 4`)

@@ -26,8 +26,9 @@ type Message struct {
 	size atomic.Int64  // with CRLF line ends, plus one; 0 as long as it is not known
 }
 
-// base is the part of the file name that stays: the message's identity on disk.
-func (msg *Message) base() string {
+// Key is the part of the file name that stays: the message's identity on disk, which no other message
+// of the mailbox ever has.
+func (msg *Message) Key() string {
 	if i := strings.IndexByte(msg.name, ':'); i >= 0 {
 		return msg.name[:i]
 	}
@@ -77,7 +78,10 @@ func packNames(msgs []*Message) {
 // both.
 type Snapshot struct {
 	// Number is one higher than that of the snapshot before.
-	Number      uint64
+	Number uint64
+	// GUID is the mailbox's name for ever, whatever happens to its name and its UIDs: 32 hex digits.
+	// It is in dovecot-uidlist.
+	GUID        string
 	UIDValidity uint32
 	// UIDNext is greater than every UID that was ever given to a message here.
 	UIDNext imap.UID

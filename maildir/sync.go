@@ -202,7 +202,7 @@ func (r *reading) assign() (missing int) {
 		r.messages = make([]*Message, 0, max(len(r.files), len(r.prev.Messages)+1))
 	}
 	for _, msg := range r.prev.Messages {
-		f, ok := r.files[msg.base()]
+		f, ok := r.files[msg.Key()]
 		wasRead := r.readCur
 		if msg.InNew {
 			wasRead = r.readNew
@@ -219,7 +219,7 @@ func (r *reading) assign() (missing int) {
 			r.lost = append(r.lost, msg)
 			missing++
 		}
-		delete(r.files, msg.base())
+		delete(r.files, msg.Key())
 	}
 	if r.list == nil {
 		return missing
@@ -288,7 +288,7 @@ func (m *Mailbox) number(r *reading) error {
 	rewrite := false
 	if list == nil {
 		rewrite = true
-		list = &uidlist{version: 3, validity: r.prev.UIDValidity, next: max(r.prev.UIDNext, 1), guid: m.guid}
+		list = &uidlist{version: 3, validity: r.prev.UIDValidity, next: max(r.prev.UIDNext, 1), guid: r.prev.GUID}
 		if list.validity == 0 {
 			if list.validity, err = m.acct.nextUIDValidity(); err != nil {
 				return err
@@ -362,7 +362,7 @@ func (l *uidlist) restore(msgs, lost []*Message) {
 	}
 	for _, msg := range msgs {
 		if !have[msg.UID] && !slices.Contains(lost, msg) {
-			l.records = append(l.records, uidRecord{uid: msg.UID, base: msg.base()})
+			l.records = append(l.records, uidRecord{uid: msg.UID, base: msg.Key()})
 		}
 	}
 	slices.SortFunc(l.records, func(a, b uidRecord) int { return cmp.Compare(a.uid, b.uid) })
@@ -395,17 +395,18 @@ func (m *Mailbox) finish(r *reading) {
 	}
 	next := &Snapshot{
 		Number:      r.number,
+		GUID:        r.prev.GUID,
 		UIDValidity: r.prev.UIDValidity,
 		UIDNext:     r.prev.UIDNext,
 		Messages:    r.messages,
 		keywords:    r.keywords,
 	}
 	if r.list != nil {
-		m.guid = r.list.guid
+		next.GUID = r.list.guid
 		next.UIDValidity = r.list.validity
 		next.UIDNext = max(next.UIDNext, r.list.nextUID())
 	}
-	if r.prev.Number > 0 && next.UIDNext == r.prev.UIDNext && next.keywords == r.prev.keywords &&
+	if r.prev.Number > 0 && next.GUID == r.prev.GUID && next.UIDNext == r.prev.UIDNext && next.keywords == r.prev.keywords &&
 		slices.Equal(next.Messages, r.prev.Messages) {
 		return // nothing is new
 	}
@@ -559,7 +560,7 @@ func (m *Mailbox) readNews(underLock bool) (*uidlist, listState, error) {
 		return m.parseList(f, underLock) // somebody did something else
 	}
 	s := m.Snapshot()
-	list, err := parseNews(s.UIDValidity, s.UIDNext, m.guid, string(news[1:]))
+	list, err := parseNews(s.UIDValidity, s.UIDNext, s.GUID, string(news[1:]))
 	if err != nil {
 		return nil, listState{}, err
 	}

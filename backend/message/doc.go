@@ -6,7 +6,8 @@
 // [Message.Structure] reads the mail once from start to end and remembers where each part's header,
 // body and end are, the lines of its body, and those header fields that ENVELOPE and BODYSTRUCTURE
 // are made of. All else follows from that: a section is a range of the source. A body is
-// never in memory as a whole. What concerns the top-level header alone reads no further than it.
+// never in memory as a whole. What concerns the top-level header alone reads no further than it,
+// unless the mail is so short that the rest came along.
 //
 // A [Structure] can be kept in a cache (MarshalBinary) and given to [With]. It holds header fields as
 // they stand in the mail; they are decoded when they are asked for, so a cache outlives changes of

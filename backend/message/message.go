@@ -69,6 +69,9 @@ func (m *Message) Structure() (*Structure, error) {
 	return s, nil
 }
 
+// Parsed returns the structure if it is known by now, or nil. It reads nothing.
+func (m *Message) Parsed() *Structure { return m.s }
+
 // places returns a structure whose places are those of the source.
 func (m *Message) places() (*Structure, error) {
 	if _, err := m.source(); err != nil {
@@ -121,7 +124,8 @@ func (m *Message) use(s *Structure) {
 }
 
 // head returns the message's own part, of which only header, body and fields are to be used. It
-// reads no further than the header, and nothing if the whole header is known.
+// reads nothing if the whole header is known, and otherwise no further than the header, unless the
+// rest comes along anyway: then the structure is known, too.
 func (m *Message) head() (*part, error) {
 	if m.top != nil && m.top.whole {
 		return m.top, nil
@@ -133,10 +137,12 @@ func (m *Message) head() (*part, error) {
 	if m.top != nil {
 		return m.top, nil
 	}
-	if m.top, err = parseTop(src); err != nil {
+	top, s, err := parseTop(src)
+	if err != nil {
 		return nil, fmt.Errorf("read header: %w", err)
 	}
-	return m.top, nil
+	m.top, m.s = top, s
+	return top, nil
 }
 
 // A span is a range of the source's bytes.

@@ -53,6 +53,34 @@ func parse(src Source) (*Structure, error) {
 	}
 	p := newParser(src, size)
 	defer p.free()
+	s, err := p.message()
+	if err == nil && s.size != size {
+		err = io.ErrUnexpectedEOF
+	}
+	return s, err
+}
+
+// parseTop reads the header of a message, and no further; or the whole message if it is no longer
+// than what one read brings.
+func parseTop(src Source) (*part, *Structure, error) {
+	p := newParser(src, math.MaxInt64)
+	defer p.free()
+	if _, err := p.r.Peek(bufferSize); err == io.EOF {
+		s, err := p.message()
+		if err != nil {
+			return nil, nil, err
+		}
+		return &s.parts[0], s, nil
+	}
+	p.add(-1)
+	if err := p.header(0); err != nil {
+		return nil, nil, err
+	}
+	return &p.parts[0], nil, nil
+}
+
+// message parses until the end.
+func (p *parser) message() (*Structure, error) {
 	if err := p.begin(-1); err != nil {
 		return nil, err
 	}
@@ -74,23 +102,9 @@ func parse(src Source) (*Structure, error) {
 			return nil, err
 		}
 	}
-	if p.at.off != size {
-		return nil, io.ErrUnexpectedEOF
-	}
 	// What the message ends with belongs to it: there is no delimiter to which the last line end would.
 	p.end(0, pos{off: p.at.off, lines: p.at.lines})
-	return &Structure{size: size, parts: slices.Clip(p.parts)}, nil
-}
-
-// parseTop reads the header of a message.
-func parseTop(src Source) (*part, error) {
-	p := newParser(src, math.MaxInt64)
-	defer p.free()
-	p.add(-1)
-	if err := p.header(0); err != nil {
-		return nil, err
-	}
-	return &p.parts[0], nil
+	return &Structure{size: p.at.off, parts: slices.Clip(p.parts)}, nil
 }
 
 // newParser is a parser of the first bytes of a source.

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"hash/maphash"
 	"log/slog"
+	"net/url"
+	"path/filepath"
 	"slices"
 
 	"github.com/imapmaildir/imapmaildir/backend"
@@ -12,10 +14,11 @@ import (
 
 // accounts tells the backend who may log in; it is its backend.Accounts.
 type accounts struct {
-	users  *reloaded[*roster]
-	brake  *brake
-	count  func(result string) // for metrics: "ok", "wrong", "unavailable"
-	shared backend.Account     // what all accounts have in common
+	users    *reloaded[*roster]
+	brake    *brake
+	count    func(result string) // for metrics: "ok", "wrong", "unavailable"
+	shared   backend.Account     // what all accounts have in common
+	cacheDir string              // "": each account has its cache with the mail
 
 	ending context.Context // done when the server ends: nobody is kept waiting any more
 	end    context.CancelFunc
@@ -67,7 +70,7 @@ func newAccounts(c *config, log *slog.Logger, count func(result string)) (*accou
 	if err != nil {
 		return nil, fmt.Errorf("passwd-file: %w", err)
 	}
-	a := &accounts{users: users, brake: newBrake(), count: count, shared: c.account()}
+	a := &accounts{users: users, brake: newBrake(), count: count, shared: c.account(), cacheDir: c.cacheDir}
 	a.ending, a.end = context.WithCancel(context.Background())
 	return a, nil
 }
@@ -96,5 +99,8 @@ func (a *accounts) Authenticate(ctx context.Context, c *backend.Credentials) (*b
 	a.count("ok")
 	account := a.shared
 	account.User, account.Root = u.name, u.root
+	if a.cacheDir != "" {
+		account.Cache = filepath.Join(a.cacheDir, url.PathEscape(u.name)+".cache")
+	}
 	return &account, nil
 }

@@ -83,8 +83,8 @@ func (c *config) keys() []key {
 		}},
 		{"mail", []key{
 			{"location", &c.location},
-			{"layout", oneOf(&c.maildir.Layout, "maildir++", "fs")},
-			{"names", oneOf(&c.maildir.Names, "utf-7", "utf-8")},
+			{"layout", &c.maildir.Layout},
+			{"names", &c.maildir.Names},
 			{"separator", (*separator)(&c.maildir.Separator)},
 			{"folder", func() []key {
 				f := &backend.Folder{}
@@ -459,18 +459,6 @@ func (ps problems) Error() string {
 		lines[i] = p.Error()
 	}
 	return strings.Join(lines, "\n")
-}
-
-// oneOf is a value of which each has a text; texts are in the order of the constants.
-func oneOf[T ~int](to *T, texts ...string) encoding.TextUnmarshaler {
-	return unmarshalFunc(func(b []byte) error {
-		i := slices.Index(texts, string(b))
-		if i < 0 {
-			return &policy.ValueError{Value: string(b), Allowed: texts}
-		}
-		*to = T(i)
-		return nil
-	})
 }
 
 // optional is a value that is nil until there is a text for it.

@@ -1,0 +1,116 @@
+package backend
+
+import (
+	"errors"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"sync"
+
+	"github.com/imapmaildir/imapmaildir/backend/cache"
+	"github.com/imapmaildir/imapmaildir/backend/message"
+	"github.com/imapmaildir/imapmaildir/maildir"
+)
+
+// cacheFile is the metadata cache in an account's root, unless Account.Cache says otherwise.
+const cacheFile = "imapmaildir.cache"
+
+// A mail is one message as a command reads it. What is known of its structure comes from the
+// account's cache, and what was found out is put there by close.
+type mail struct {
+	s   *Session
+	msg *maildir.Message
+
+	content *message.Message // nil: not needed yet
+	cache   *cache.Cache     // nil: it is not to be used
+	guid    string
+	cached  *message.Structure // nil: it was not in the cache
+}
+
+func (s *Session) mail(msg *maildir.Message) *mail { return &mail{s: s, msg: msg} }
+
+// open is the content. Its file is opened only when more is asked for than is known.
+func (m *mail) open() *message.Message {
+	if m.content != nil {
+		return m.content
+	}
+	if snap := m.s.sel.Snapshot(); snap.GUID != "" { // else the mailbox can't be told from others
+		m.guid = snap.GUID
+		m.cache = m.s.acct.metadata(snap)
+		if b := m.cache.Get(m.guid, m.msg.Key()); b != nil {
+			if st := new(message.Structure); st.UnmarshalBinary(b) == nil { // else it is another version's
+				m.cached = st
+			}
+		}
+	}
+	m.content = message.With(func() (message.Source, error) { return m.s.sel.Content(m.s.ctx, m.msg) }, m.cached)
+	return m.content
+}
+
+func (m *mail) close() {
+	if m.content == nil {
+		return
+	}
+	if st := m.content.Parsed(); st != nil && st != m.cached && m.cache != nil {
+		if b, err := st.MarshalBinary(); err == nil {
+			m.cache.Put(m.guid, m.msg.Key(), b)
+		}
+	}
+	m.content.Close()
+}
+
+// unreadable logs that a message can't be read. Others are none the worse for it.
+func (s *Session) unreadable(msg *maildir.Message, err error) {
+	if !errors.Is(err, maildir.ErrExpunged) {
+		s.log.Error("message can't be read", "uid", msg.UID, "err", err)
+	}
+}
+
+// metadata is the account's cache, opened when it is first needed. It is to forget those messages of
+// a mailbox that went while nobody looked: that is seen to once for each mailbox.
+func (a *account) metadata(s *maildir.Snapshot) *cache.Cache {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.cache == nil {
+		a.cache = openCache(a.cacheFile, a.log)
+		a.tidied = map[string]bool{}
+	}
+	if !a.tidied[s.GUID] {
+		a.tidied[s.GUID] = true
+		keys := sync.OnceValue(func() map[string]bool {
+			keys := make(map[string]bool, len(s.Messages))
+			for _, msg := range s.Messages {
+				keys[msg.Key()] = true
+			}
+			return keys
+		})
+		a.cache.Retain(s.GUID, func(key string) bool { return keys()[key] })
+	}
+	return a.cache
+}
+
+func openCache(file string, log *slog.Logger) *cache.Cache {
+	o := &cache.Options{Logger: log}
+	dir := filepath.Dir(file)
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		log.Warn("make the directory of the metadata cache", "err", err)
+	} else if fi, err := os.Stat(dir); err == nil {
+		o.Perm = fi.Mode().Perm() & 0o666 // files take the mode of their folder
+	}
+	return cache.Open(file, o)
+}
+
+// forgetMailbox makes the cache forget a mailbox that was deleted.
+func (a *account) forgetMailbox(guid string) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.cache != nil && guid != "" {
+		a.cache.Forget(guid)
+	}
+}
+
+func (a *account) closeCache() {
+	if a.cache != nil {
+		a.cache.Close() // what could not be written is found out again
+	}
+}
