@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
+	"net"
 	"strings"
 	"sync"
 	"time"
@@ -86,13 +88,23 @@ func (s *Session) begin(name string) func(*error) {
 		s.give()
 		*err = answer(*err)
 		var known *imap.Error
-		if *err != nil && !errors.As(*err, &known) {
+		switch {
+		case *err == nil || errors.As(*err, &known):
+		case lostConnection(*err):
+			s.log.Debug("connection lost", "command", name, "err", *err)
+		default:
 			s.log.Error("command failed", "command", name, "err", *err)
 		}
 		if s.b.opts.Observe != nil {
 			s.b.opts.Observe(Command{Name: name, Err: *err, Took: time.Since(started)})
 		}
 	}
+}
+
+// lostConnection reports whether an error says that the client went away.
+func lostConnection(err error) bool {
+	_, network := errors.AsType[*net.OpError](err)
+	return network || errors.Is(err, net.ErrClosed) || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF)
 }
 
 // bye ends the connection with a BYE. It waits for the client no longer than byeTimeout, and may

@@ -5,11 +5,9 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"net"
 	"net/http"
-	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -184,26 +182,14 @@ func (s *server) reload() {
 	s.accounts.users.reload()
 }
 
-// imapLogger passes on what go-imap logs: mostly clients that went away or sent nonsense. Its
-// panics, and errors that it answered with SERVERBUG, need someone's attention, unless it is the
-// connection that failed or a mailbox name that is no UTF-7.
+// imapLogger passes on what go-imap logs: its panics, and clients that went away or sent nonsense. What
+// fails in a session is logged by the backend.
 type imapLogger struct{ log *slog.Logger }
 
 func (l imapLogger) Printf(format string, args ...any) {
 	level := slog.LevelDebug
-	if strings.HasPrefix(format, "panic") || strings.HasPrefix(format, "handling") && !slices.ContainsFunc(args, isClients) {
+	if strings.HasPrefix(format, "panic") {
 		level = slog.LevelError
 	}
 	l.log.Log(context.Background(), level, fmt.Sprintf(format, args...), "from", "go-imap")
-}
-
-// isClients reports whether a value is an error that the client made, or the network.
-func isClients(v any) bool {
-	err, ok := v.(error)
-	if !ok {
-		return false
-	}
-	_, network := errors.AsType[net.Error](err)
-	return network || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, net.ErrClosed) ||
-		strings.HasPrefix(err.Error(), "utf7: ") // go-imap's own type of error is internal
 }

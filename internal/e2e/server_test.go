@@ -48,9 +48,14 @@ type server struct {
 	stopped bool
 }
 
-// serve starts maildird and ends it with the test. location is where Maildirs are, with %u for the
-// user; more is added to the configuration.
+// serve starts maildird for users and ends it with the test. location is where Maildirs are, with %u
+// for the user; more is added to the configuration.
 func serve(t *testing.T, location, more string) *server {
+	t.Helper()
+	return serveUsers(t, users, location, more)
+}
+
+func serveUsers(t *testing.T, users []string, location, more string) *server {
 	t.Helper()
 	dir := peers.Dir(t)
 	own(t, dir)
@@ -94,6 +99,7 @@ func (s *server) start(t *testing.T, args ...string) {
 	t.Helper()
 	s.cmd = exec.Command(maildirdPath, args...)
 	s.cmd.Dir = "/"
+	s.cmd.Env = append(os.Environ(), "GORACE=atexit_sleep_ms=0") // else it takes a second to end
 	if os.Geteuid() == 0 {
 		uid, gid := peers.Owner(t)
 		s.cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}}

@@ -26,12 +26,15 @@ type T interface {
 // A Server is what a script is run against.
 type Server struct {
 	Addr           string      // host and port of IMAP over TCP
+	Others         []string    // where client 2, 3, … connect instead, if several programs serve the mail
 	TLS            *tls.Config // if set, connections are encrypted from their first byte
 	User, Password string      // as which clients log in
 	// Root is the user's mail directory, for the ready verbs; "" leaves them out.
 	Root string
 	// Verbs of "disk:", beside or instead of the ready ones.
 	Verbs map[string]Verb
+	// Made, if set, is called after each verb: files may be given to the server's user.
+	Made func() error
 }
 
 // A Verb is something that the world outside does. Run calls it in its turn; an error ends the test.
@@ -184,7 +187,11 @@ func (c *conn) next() (*response, error) {
 // dial connects a client.
 func (r *run) dial(st step) *conn {
 	r.t.Helper()
-	nc, err := net.DialTimeout("tcp", r.server.Addr, patience)
+	addr := r.server.Addr
+	if i := st.client - 2; i >= 0 && i < len(r.server.Others) {
+		addr = r.server.Others[i]
+	}
+	nc, err := net.DialTimeout("tcp", addr, patience)
 	if err != nil {
 		r.fatalf(st.line, "connect: %w", err)
 	}
@@ -461,7 +468,11 @@ func (a *disk) run(r *run, st step) {
 	for i, arg := range a.args {
 		args[i] = replace(arg, r.vars)
 	}
-	if err := verb(args...); err != nil {
+	err := verb(args...)
+	if err == nil && r.server.Made != nil {
+		err = r.server.Made()
+	}
+	if err != nil {
 		r.fatalf(st.line, "disk: %s: %w", a.verb, err)
 	}
 }
