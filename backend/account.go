@@ -22,10 +22,9 @@ type account struct {
 	log       *slog.Logger
 	cacheFile string
 
-	mu      sync.Mutex        // guards what follows
-	renamed map[string]string // old name → new name, to tell who asks for an old one (RFC 2180 3.4)
-	cache   *cache.Cache      // nil until it is needed
-	tidied  map[string]bool   // by GUID: the mailboxes that the cache was compared with
+	mu     sync.Mutex      // guards what follows
+	cache  *cache.Cache    // nil until it is needed
+	tidied map[string]bool // by GUID: the mailboxes that the cache was compared with
 }
 
 // maxIdle is how many accounts stay open that nobody is logged in to, so that who comes back soon
@@ -63,7 +62,6 @@ func (b *Backend) open(a *Account) (*account, error) {
 			root:      root,
 			log:       o.Logger,
 			cacheFile: cmp.Or(a.Cache, filepath.Join(root, cacheFile)),
-			renamed:   map[string]string{},
 		}
 		b.accounts[root] = acct
 	}
@@ -138,31 +136,4 @@ func (a *account) makeFolders(ctx context.Context, folders []Folder) error {
 		}
 	}
 	return nil
-}
-
-// nameMoved remembers that a mailbox was renamed, for who asks for its old name.
-func (a *account) nameMoved(old, now string) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	for k, v := range a.renamed {
-		if v == old {
-			a.renamed[k] = now
-		}
-	}
-	a.renamed[old] = now
-}
-
-// nameTaken forgets what was renamed away from a name, since there is another mailbox there now.
-func (a *account) nameTaken(name string) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	delete(a.renamed, name)
-}
-
-// newName tells what became of a mailbox that had this name.
-func (a *account) newName(old string) (now string, ok bool) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	now, ok = a.renamed[old]
-	return now, ok
 }

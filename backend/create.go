@@ -25,9 +25,5 @@ func (s *Session) Create(name string, options *imap.CreateOptions) (err error) {
 			return no(responseCodeUseAttr, "A mailbox can be created for %v", specialUses)
 		}
 	}
-	if err := s.acct.Create(s.ctx, name, options.SpecialUse); err != nil {
-		return err
-	}
-	s.acct.nameTaken(name)
-	return nil
+	return s.acct.Create(s.ctx, name, options.SpecialUse)
 }

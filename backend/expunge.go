@@ -70,5 +70,9 @@ func (s *Session) mayExpunge() error {
 // were told (draft 4.1.1, RFC 2180 4.4.2).
 func (s *Session) keepGhosts() bool {
 	p := s.policy()
-	return (p.FetchExpunged == policy.FetchGhost || p.CopyExpunged == policy.CopyGhost) && s.sel.Holders() > 0
+	if p.FetchExpunged != policy.FetchGhost && p.CopyExpunged != policy.CopyGhost {
+		return false
+	}
+	used, err := s.sel.InUse()
+	return used || err != nil
 }

@@ -111,13 +111,12 @@ type item func(*imapserver.FetchResponseWriter) error
 // message sends one message. The error is the connection's; a message that is gone or that can't
 // be read is left out and noted.
 func (f *fetch) message(e entry) error {
-	var items []item
-	var err error
-	if e.gone && f.sel.act == policy.Nil {
-		items = f.nilItems(e)
-	} else {
-		mail := f.s.mail(e.msg)
-		defer mail.close()
+	mail := f.s.mail(e.msg)
+	defer mail.close()
+	items, err := f.items(e, mail)
+	if errors.Is(err, maildir.ErrExpunged) && !e.gone { // since the command began
+		e.gone, e.msg = true, f.s.sel.view.msgs[e.i]
+		f.sel.act = f.s.policy().Decide(policy.Fetch, f.sel.byUID, f.sel.living)
 		items, err = f.items(e, mail)
 	}
 	switch {
@@ -146,6 +145,9 @@ func (f *fetch) message(e entry) error {
 
 // items prepares what is asked for.
 func (f *fetch) items(e entry, mail *mail) ([]item, error) {
+	if e.gone && f.sel.act == policy.Nil {
+		return f.nilItems(e), nil
+	}
 	var items []item
 	add := func(it func(*imapserver.FetchResponseWriter)) {
 		items = append(items, func(r *imapserver.FetchResponseWriter) error { it(r); return nil })

@@ -2,6 +2,7 @@ package backend
 
 import (
 	"context"
+	"slices"
 
 	"github.com/emersion/go-imap/v2/imapserver"
 	"github.com/imapmaildir/imapmaildir/watch"
@@ -25,11 +26,11 @@ func (s *Session) Idle(w *imapserver.UpdateWriter, stop <-chan struct{}) (err er
 		default: // one is enough: it makes us look at everything
 		}
 	}
-	for _, dir := range sel.Dirs() {
-		defer s.b.watcher.Watch(dir, hint)()
-	}
+	watched := dirs{watcher: s.b.watcher, hint: hint}
+	defer watched.stop()
 	for {
 		changed := sel.Changed() // before the look: what comes after it is heard of
+		watched.are(sel.Dirs())
 		if err := s.idleTell(w, stop); err != nil {
 			return err
 		}
@@ -52,4 +53,31 @@ func (s *Session) idleTell(w *imapserver.UpdateWriter, stop <-chan struct{}) err
 	default:
 		return s.tell(w, true)
 	}
+}
+
+// dirs are the directories that a session watches.
+type dirs struct {
+	watcher *watch.Watcher
+	hint    func(watch.Hint)
+	paths   []string
+	stops   []func()
+}
+
+// are makes them others, if they are others by now: after a RENAME they have other paths.
+func (d *dirs) are(paths []string) {
+	if slices.Equal(paths, d.paths) {
+		return
+	}
+	d.stop()
+	d.paths = paths
+	for _, path := range paths {
+		d.stops = append(d.stops, d.watcher.Watch(path, d.hint))
+	}
+}
+
+func (d *dirs) stop() {
+	for _, stop := range d.stops {
+		stop()
+	}
+	d.stops = nil
 }

@@ -33,6 +33,7 @@ type selection struct {
 // are gone. Those are left out of the entries, unless they are to be served or shown as NIL. The
 // error is the answer where nothing is to be done at all.
 func (s *Session) named(c policy.Command, set imap.NumSet) (*selection, error) {
+	s.look()
 	sel := &selection{snap: s.sel.snapshot(), act: policy.Serve}
 	places, byUID, err := s.sel.places(set)
 	if err != nil {

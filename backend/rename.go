@@ -21,12 +21,12 @@ func (s *Session) Rename(from, to string, _ *imap.RenameOptions) (err error) {
 	from, to = strings.TrimSuffix(from, sep), strings.TrimSuffix(to, sep)
 	inbox := strings.EqualFold(from, "INBOX")
 	var disconnect []*maildir.Ref
-	moved := map[string]string{}
+	found := inbox
 	for _, e := range entries {
 		if inbox || e.Name != from && !strings.HasPrefix(e.Name, from+sep) {
 			continue
 		}
-		moved[e.Name] = to + e.Name[len(from):]
+		found = true
 		if !e.Selectable {
 			continue
 		}
@@ -44,15 +44,11 @@ func (s *Session) Rename(from, to string, _ *imap.RenameOptions) (err error) {
 			disconnect = append(disconnect, ref) // draft 3.3
 		}
 	}
-	if len(moved) == 0 && !inbox {
+	if !found {
 		return s.missing(from)
 	}
 	if err := s.acct.Rename(s.ctx, from, to); err != nil {
 		return err
-	}
-	s.acct.nameTaken(to)
-	for old, now := range moved {
-		s.acct.nameMoved(old, now)
 	}
 	for _, ref := range disconnect {
 		var own *maildir.Ref

@@ -19,6 +19,7 @@ func (s *Session) Search(kind imapserver.NumKind, criteria *imap.SearchCriteria,
 			}
 		}()
 	}
+	s.look()
 	q := &query{s: s, snap: s.sel.snapshot()}
 	c, err := q.compile(criteria)
 	if err != nil {

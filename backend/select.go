@@ -8,6 +8,7 @@ import (
 	"github.com/emersion/go-imap/v2"
 	"github.com/emersion/go-imap/v2/imapserver"
 	"github.com/imapmaildir/imapmaildir/maildir"
+	"github.com/imapmaildir/imapmaildir/policy"
 )
 
 // selected is the mailbox that a session has selected.
@@ -52,7 +53,11 @@ func (s *Session) Select(name string, options *imap.SelectOptions) (data *imap.S
 			s.gone(reason)
 		}
 	}
-	ref, err := s.mailbox(name, maildir.RefOptions{Selected: true, ReadOnly: options.ReadOnly, Gone: gone})
+	moved := func() {}
+	if s.policyFor(name).Rename == policy.RenameDisconnect {
+		moved = func() { s.gone(errRenamed) } // draft 3.3
+	}
+	ref, err := s.mailbox(name, maildir.RefOptions{Selected: true, ReadOnly: options.ReadOnly, Gone: gone, Moved: moved})
 	if err != nil {
 		return nil, err
 	}
@@ -126,9 +131,7 @@ func (s *Session) tell(w *imapserver.UpdateWriter, allowExpunge bool) error {
 	if sel == nil {
 		return nil
 	}
-	if _, err := sel.Sync(s.ctx); err != nil && !errors.Is(err, maildir.ErrGone) {
-		s.log.Error("look at mailbox", "mailbox", sel.Name(), "err", err)
-	}
+	s.look()
 	var recent []imap.UID
 	snap := sel.snapshot()
 	if snap.Number != sel.view.number {
@@ -142,4 +145,15 @@ func (s *Session) tell(w *imapserver.UpdateWriter, allowExpunge bool) error {
 		sel.Told(snap.Number)
 	}
 	return nil
+}
+
+// look looks at the disk for what happened to the selected mailbox. What is wrong there is logged,
+// and the session goes on with what it knows.
+func (s *Session) look() {
+	if s.sel == nil {
+		return
+	}
+	if _, err := s.sel.Sync(s.ctx); err != nil && !errors.Is(err, maildir.ErrGone) {
+		s.log.Error("look at mailbox", "mailbox", s.sel.Name(), "err", err)
+	}
 }

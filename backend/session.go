@@ -210,7 +210,8 @@ func (s *Session) mailbox(name string, o maildir.RefOptions) (*maildir.Ref, erro
 // missing is the answer where there is no mailbox of a name. One that was renamed is told under
 // its new name (draft 3.4).
 func (s *Session) missing(name string) error {
-	now, ok := s.acct.newName(name)
+	s.look() // another process may have renamed or deleted the mailbox that is selected here
+	now, ok := s.acct.NewName(name)
 	if !ok {
 		return maildir.ErrNoMailbox
 	}

@@ -45,12 +45,13 @@ type Account struct {
 	mu    sync.Mutex          // guards what follows; taken before Mailbox.mu; not held during I/O
 	known map[fileID]*Mailbox // all that are in use or kept
 	kept  []*Mailbox          // those that nobody uses, the one that was left last at the end
+	moved map[string]string   // storage names: that of a mailbox that was renamed → its present one
 }
 
 // Open opens an account. A root that does not exist is made, with an INBOX in it, for its owner
 // alone, as delivery agents do. One process opens a root once.
 func Open(root string, o *Options) (*Account, error) {
-	a := &Account{known: map[fileID]*Mailbox{}}
+	a := &Account{known: map[fileID]*Mailbox{}, moved: map[string]string{}}
 	if o != nil {
 		a.opts = *o
 	}
@@ -501,6 +502,9 @@ func (a *Account) Create(ctx context.Context, name string, use []imap.MailboxAtt
 	if _, err := r.Sync(ctx); err != nil { // gives it a UIDVALIDITY
 		return err
 	}
+	a.mu.Lock()
+	delete(a.moved, storage)
+	a.mu.Unlock()
 	return a.root.fsync(path.Dir(rel))
 }
 
@@ -702,6 +706,9 @@ func (a *Account) Rename(ctx context.Context, from, to string) error {
 			return err
 		}
 	}
+	a.mu.Lock()
+	a.noteMoved(fromStorage, toStorage) // also where it is only above others
+	a.mu.Unlock()
 	if err := a.root.fsync("."); err != nil {
 		return err
 	}
@@ -729,12 +736,56 @@ func (a *Account) move(old, now string) error {
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	a.noteMoved(old, now)
 	if m := a.known[st.id]; m != nil {
 		m.mu.Lock()
 		m.storage = now
+		m.wake() // for who watches directories by their path
 		m.mu.Unlock()
 	}
 	return nil
+}
+
+// noteMoved remembers where a mailbox went from a name. The caller holds mu.
+func (a *Account) noteMoved(old, now string) {
+	for k, v := range a.moved {
+		if v == old {
+			a.moved[k] = now
+		}
+	}
+	a.moved[old] = now
+	delete(a.moved, now)
+}
+
+// NewName tells what the mailbox is called now that once had a name, as far as this process knows,
+// to answer who asks for the old one (draft 3.4).
+func (a *Account) NewName(old string) (now string, ok bool) {
+	storage, err := a.opts.storageName(old)
+	if err != nil {
+		return "", false
+	}
+	a.mu.Lock()
+	storage, ok = a.moved[storage]
+	a.mu.Unlock()
+	if ok {
+		now, _ = a.opts.mailboxName(storage)
+		_, err = a.root.stat(a.opts.path(storage))
+	}
+	return now, ok && err == nil
+}
+
+// whereIs finds the directory of a mailbox that has left its name.
+func (a *Account) whereIs(id fileID) (storage string, ok bool) {
+	storages, err := a.storages()
+	if err != nil {
+		return "", false
+	}
+	for storage := range storages {
+		if st, err := a.root.stat(a.opts.path(storage)); err == nil && st.id == id {
+			return storage, true
+		}
+	}
+	return "", false
 }
 
 func (a *Account) renameINBOX(ctx context.Context, to string) error {

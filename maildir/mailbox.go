@@ -77,6 +77,8 @@ type RefOptions struct {
 	ReadOnly bool
 	// Gone is called once, on a goroutine of its own, when the mailbox is gone while it is open.
 	Gone func(reason error)
+	// Moved is called, on a goroutine of its own, when another program has renamed the mailbox.
+	Moved func()
 }
 
 // Name is the name that clients know the mailbox by.
@@ -125,7 +127,7 @@ func (r *Ref) Again(o RefOptions) *Ref {
 func (m *Mailbox) Snapshot() *Snapshot { return m.snap.Load() }
 
 // Changed returns a channel that is closed when there is a newer snapshot than the current one, or
-// when the mailbox is gone. Take the channel first, then the snapshot.
+// when the mailbox is gone or has another name. Take the channel first, then the snapshot.
 func (m *Mailbox) Changed() <-chan struct{} {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -155,6 +157,11 @@ func (m *Mailbox) publish(s *Snapshot) {
 			m.ghosts[i].number = s.Number
 		}
 	}
+	m.wake()
+}
+
+// wake wakes who waits on Changed. The caller holds mu.
+func (m *Mailbox) wake() {
 	close(m.changed)
 	m.changed = make(chan struct{})
 }
@@ -168,8 +175,7 @@ func (m *Mailbox) vanish(reason error) {
 		return
 	}
 	m.gone = reason
-	close(m.changed)
-	m.changed = make(chan struct{})
+	m.wake()
 	for r := range m.refs {
 		if r.opts.Gone != nil && !r.sent {
 			r.sent = true
@@ -297,8 +303,8 @@ func (m *Mailbox) locked(ctx context.Context, wait time.Duration, f func() error
 	return f()
 }
 
-// stands checks that the directory is still the one under the mailbox's name: if it was deleted,
-// moved, or made again by another program, the mailbox is gone.
+// stands checks that the directory is still the one under the mailbox's name. One that another
+// program has renamed is followed; if it was deleted or made again, the mailbox is gone.
 func (m *Mailbox) stands() error {
 	if err := m.Err(); err != nil {
 		return err
@@ -309,10 +315,10 @@ func (m *Mailbox) stands() error {
 	} else if err != nil && !notExist(err) {
 		return err
 	}
-	if m.wasSetAside() {
+	if m.wasSetAside() || m.wasMoved() {
 		return nil
 	}
-	reason := goneError("the mailbox was deleted or moved by another program")
+	reason := goneError("the mailbox was deleted by another program")
 	m.vanish(reason)
 	return reason
 }
@@ -334,5 +340,32 @@ func (m *Mailbox) wasSetAside() bool {
 	m.aside = aside
 	m.mu.Unlock()
 	m.acct.forget(m)
+	return true
+}
+
+// wasMoved reports whether the directory has another name in this account by now, and takes that.
+func (m *Mailbox) wasMoved() bool {
+	if m.Deleted() {
+		return false
+	}
+	now, ok := m.acct.whereIs(m.id)
+	if !ok {
+		return false
+	}
+	m.acct.mu.Lock()
+	defer m.acct.mu.Unlock()
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.storage == now {
+		return true // a RENAME of this process, meanwhile
+	}
+	m.acct.noteMoved(m.storage, now)
+	m.storage = now
+	m.wake()
+	for r := range m.refs {
+		if r.opts.Moved != nil && !r.sent {
+			go r.opts.Moved()
+		}
+	}
 	return true
 }

@@ -21,11 +21,13 @@ import (
 // A scenario is a transcript in one layout.
 type scenario struct {
 	*transcript.Script
-	user   string // the file's name: each scenario has an account of its own
+	user   string // the file's name, mostly: each scenario has an account of its own
 	layout string
+	apart  bool // C2 has another process than the others
 }
 
-// scenarios are the files of transcripts, each in both layouts unless it names one.
+// scenarios are the files of transcripts, each in both layouts unless it names one, and with one
+// process and with two if it says so.
 func scenarios(t *testing.T) (all []scenario) {
 	t.Helper()
 	files, err := filepath.Glob("transcripts/*.txt")
@@ -48,8 +50,12 @@ func scenarios(t *testing.T) (all []scenario) {
 				layouts = d.Args
 			}
 		}
+		user := strings.TrimSuffix(filepath.Base(file), ".txt")
 		for _, layout := range layouts {
-			all = append(all, scenario{script, strings.TrimSuffix(filepath.Base(file), ".txt"), layout})
+			all = append(all, scenario{script, user, layout, false})
+			if script.Has("processes") {
+				all = append(all, scenario{script, user + "-apart", layout, true})
+			}
 		}
 	}
 	return all
@@ -65,7 +71,7 @@ func (s scenario) name() string { return s.user + "/" + s.layout }
 //	mail NAME [COUNT]              a mailbox with messages that have more to them (message), sent by APPEND
 //	layout NAME                    maildir++ or fs
 //	folder NAME                    a folder that each account has
-//	processes                      two: C1 and those from C3 on have the one, C2 has the other
+//	processes                      it holds as well when C2 has another maildird than the others
 //	peer                           Dovecot answers so too (TestDovecotTranscripts)
 //	unmet                          what we should answer and don't, because of go-imap
 func TestTranscripts(t *testing.T) {
@@ -97,7 +103,7 @@ func TestTranscripts(t *testing.T) {
 			}
 			first := serve(1, s.layout, config)
 			server := transcript.Server{Addr: first.imap, User: s.user, Password: "pass", Root: first.root(s.user)}
-			if s.Has("processes") {
+			if s.apart {
 				server.Others = []string{serve(2, s.layout, config).imap}
 			}
 			t.Parallel()
@@ -131,7 +137,7 @@ func TestDovecotTranscripts(t *testing.T) {
 		t.Cleanup(func() { d.WantNoComplaint(t) })
 	}
 	for _, s := range scenarios(t) {
-		if !s.Has("peer") {
+		if !s.Has("peer") || s.apart {
 			continue
 		}
 		t.Run(s.name(), func(t *testing.T) {
