@@ -52,7 +52,7 @@ func (s *Session) Expunge(w *imapserver.ExpungeWriter, uids *imap.UIDSet) (err e
 	if len(dead) == 0 {
 		return nil
 	}
-	return s.sel.Expunge(s.ctx, dead, s.keepGhosts())
+	return s.sel.Expunge(s.ctx, dead, maildir.FlagDeleted, s.keepGhosts())
 }
 
 // mayExpunge returns why messages can't be removed from the selected mailbox, or nil.

@@ -103,6 +103,9 @@ func (b *box) remove(uid uint32) {
 type told struct {
 	*mail
 	flags string // "" as long as they were not told
+	// known are the flags that the server takes the client to know. They are those of a message that is
+	// gone, however others changed it before that.
+	known map[string]bool
 }
 
 // A party is one session in the model: the connection and what its client knows.
@@ -398,6 +401,7 @@ func (m *model) hear(p *party, untagged []string, allowExpunge bool) (fetches []
 				m.fail("message %d with UID %d has flags %s, not %s", r.n, t.uid, want, *r.flags)
 			}
 			t.flags = *r.flags
+			t.known = maps.Clone(p.box.find(t.uid).flags)
 		}
 		fetches = append(fetches, r)
 	}
@@ -424,6 +428,7 @@ func (m *model) informed(p *party, expunges bool) {
 		if want := spell(mail.flags); t.flags != "" && t.flags != want {
 			m.fail("message with UID %d has flags %s, the client was told %s", mail.uid, want, t.flags)
 		}
+		t.known = maps.Clone(mail.flags)
 	}
 }
 
@@ -697,12 +702,12 @@ func (m *model) copy(rt *rapid.T) {
 	m.ok(p, command, true)
 }
 
-// currentFlags are a message's flags, of one that is gone those that it had last.
+// currentFlags are a message's flags, of one that is gone those that the client knows.
 func (m *model) currentFlags(p *party, t *told) map[string]bool {
 	if mail := p.box.find(t.uid); mail != nil {
 		return mail.flags
 	}
-	return t.mail.flags
+	return t.known
 }
 
 func (m *model) move(rt *rapid.T) {

@@ -342,6 +342,7 @@ func (a *Account) Mailbox(name string, o RefOptions) (*Ref, error) {
 			warned:  map[string]struct{}{},
 			refs:    map[*Ref]struct{}{},
 			changed: make(chan struct{}),
+			use:     use{id: newUseID()},
 		}
 		m.snap.Store(&Snapshot{})
 		a.known[st.id] = m

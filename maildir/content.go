@@ -37,6 +37,8 @@ func (m *Mailbox) Content(ctx context.Context, msg *Message) (*Content, error) {
 		}
 		if now := s.Find(msg.UID); now != nil {
 			_, f, err = m.find(now)
+		} else {
+			_, f, err = m.find(msg) // another process has expunged it and kept it for this one
 		}
 	}
 	if err != nil {

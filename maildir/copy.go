@@ -3,8 +3,8 @@ package maildir
 import (
 	"context"
 	"errors"
-	"io/fs"
 	"os"
+	"strings"
 	"time"
 
 	"github.com/emersion/go-imap/v2"
@@ -196,17 +196,16 @@ func (m *Mailbox) MoveTo(ctx context.Context, dest *Mailbox, msgs []*Message, ke
 
 // moveFile moves one file, under both mailboxes' locks.
 func (m *Mailbox) moveFile(msg *Message, dest *Mailbox, to string, keep bool) error {
-	ghost := ghostName(msg.Key())
 	from, f, err := m.find(msg)
 	if err != nil {
 		return err
 	}
 	defer f.Close()
-	if from == ghost {
-		return ErrExpunged
+	if strings.HasPrefix(from, "tmp/") {
+		return m.linkTo(msg, dest, to) // a ghost, which goes when all were told (RFC 2180 4.4.2)
 	}
 	if keep {
-		if err := m.d.linkTo(from, m.d, ghost); err != nil && !errors.Is(err, fs.ErrExist) {
+		if err := m.haunt(msg, from); err != nil {
 			return err
 		}
 	}
@@ -220,7 +219,7 @@ func (m *Mailbox) moveFile(msg *Message, dest *Mailbox, to string, keep bool) er
 	case keep && err == nil:
 		m.keep(msg)
 	case keep:
-		m.d.remove(ghost)
+		m.exorcise(msg)
 	}
 	return err
 }

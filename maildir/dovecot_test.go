@@ -119,7 +119,7 @@ func TestDovecotAgrees(t *testing.T) {
 			if _, err := inbox.MoveTo(ctx, box.Mailbox, inbox.Snapshot().Messages[:1], false); err != nil {
 				t.Fatal(err)
 			}
-			if err := inbox.Expunge(ctx, []imap.UID{3}, false); err != nil {
+			if err := inbox.Expunge(ctx, []imap.UID{3}, 0, false); err != nil {
 				t.Fatal(err)
 			}
 			if err := a.Subscribe(ctx, sub, true); err != nil {

@@ -2,24 +2,39 @@ package maildir
 
 import (
 	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path"
 	"slices"
+	"strconv"
+	"strings"
 
 	"github.com/emersion/go-imap/v2"
 )
 
-// A ghost is an expunged message whose file is kept in tmp/ for sessions that were not told. Every
-// Maildir program ignores it there and removes it after 36 hours, so that a crash leaves nothing.
+// A ghost is an expunged message whose file is kept in tmp/ for the sessions of this process that were
+// not told. Another process that has the mailbox selected gets a link to the file under its own
+// number, and removes that when its sessions were told.
 type ghost struct {
 	uid    imap.UID
 	name   string // in the mailbox's directory
 	number uint64 // of the first snapshot without the message; 0: it is in the current one
 }
 
-func ghostName(base string) string { return "tmp/" + base + ".ghost" }
+const ghostSuffix = ".ghost"
 
-// Expunge removes messages. With keep, their content stays readable for the sessions that have the
-// mailbox selected, until all of them were told; otherwise it is gone at once.
-func (m *Mailbox) Expunge(ctx context.Context, uids []imap.UID, keep bool) error {
+// ghostName is where a process finds what is kept of a message. Every Maildir program ignores it in
+// tmp/, and removes it there after 36 hours.
+func ghostName(key string, process int64) string {
+	return fmt.Sprintf("tmp/%s.%x%s", key, process, ghostSuffix)
+}
+
+// Expunge removes messages, but for those that have not (any more) all flags of only. With keep,
+// their content stays readable for the sessions that have the mailbox selected, here and in other
+// processes, until all of them were told; otherwise it is gone at once.
+func (m *Mailbox) Expunge(ctx context.Context, uids []imap.UID, only Flags, keep bool) error {
 	m.disk.Lock()
 	defer m.disk.Unlock()
 	if _, err := m.syncLocked(ctx, false); err != nil {
@@ -29,15 +44,11 @@ func (m *Mailbox) Expunge(ctx context.Context, uids []imap.UID, keep bool) error
 	for part := range slices.Chunk(uids, slice) {
 		err := m.locked(ctx, lockWait, func() error {
 			return m.eachCurrent(ctx, part, func(msg *Message) error {
-				if !keep {
-					if err := m.d.remove(msg.path()); err != nil {
-						return err
-					}
-				} else {
-					if err := m.d.rename(msg.path(), ghostName(msg.Key())); err != nil {
-						return err
-					}
-					m.keep(msg)
+				if msg.Flags&only != only {
+					return nil
+				}
+				if err := m.unlink(msg, keep); err != nil {
+					return err
 				}
 				c.remove(msg.UID)
 				return nil
@@ -53,11 +64,57 @@ func (m *Mailbox) Expunge(ctx context.Context, uids []imap.UID, keep bool) error
 	return err
 }
 
+// unlink removes a message's file. The caller holds the lock.
+func (m *Mailbox) unlink(msg *Message, keep bool) error {
+	if !keep {
+		return m.d.remove(msg.path())
+	}
+	if err := m.haunt(msg, msg.path()); err != nil {
+		return err
+	}
+	err := m.d.remove(msg.path())
+	if err != nil {
+		m.exorcise(msg)
+		return err
+	}
+	m.keep(msg)
+	return nil
+}
+
+// haunt makes the links by which each process that has the mailbox selected keeps a message, before
+// its file goes.
+func (m *Mailbox) haunt(msg *Message, path string) error {
+	for _, process := range m.haunted() {
+		err := m.d.linkTo(path, m.d, ghostName(msg.Key(), process))
+		if err != nil && !errors.Is(err, fs.ErrExist) {
+			m.exorcise(msg)
+			return err
+		}
+	}
+	return nil
+}
+
+// exorcise takes haunt back.
+func (m *Mailbox) exorcise(msg *Message) {
+	for _, process := range m.haunted() {
+		m.d.remove(ghostName(msg.Key(), process))
+	}
+}
+
+// haunted are the processes that keep ghosts: this one, and the others that have the mailbox selected.
+func (m *Mailbox) haunted() []int64 {
+	others, err := m.others()
+	if err != nil {
+		m.acct.log().Debug("other processes are not known", "mailbox", m.Name(), "err", err)
+	}
+	return append(others, m.use.id)
+}
+
 // keep remembers a ghost; publish finds the first snapshot without the message.
 func (m *Mailbox) keep(msg *Message) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.ghosts = append(m.ghosts, ghost{uid: msg.UID, name: ghostName(msg.Key())})
+	m.ghosts = append(m.ghosts, ghost{uid: msg.UID, name: ghostName(msg.Key(), m.use.id)})
 }
 
 // reap removes the ghosts that every session was told of.
@@ -77,6 +134,10 @@ func (m *Mailbox) reap() {
 		}
 		return gone
 	})
+	// A message that came back from another mailbox has the same base name as the one before.
+	dead = slices.DeleteFunc(dead, func(g ghost) bool {
+		return slices.ContainsFunc(m.ghosts, func(kept ghost) bool { return kept.name == g.name })
+	})
 	m.mu.Unlock()
 	for _, g := range dead {
 		if err := m.d.remove(g.name); err != nil && !notExist(err) {
@@ -95,4 +156,26 @@ func (m *Mailbox) ghostOf(uid imap.UID) (string, bool) {
 		}
 	}
 	return "", false
+}
+
+// sweepGhosts removes the ghosts that were for processes which have gone. f is the open useLock.
+func (m *Mailbox) sweepGhosts(f *os.File) {
+	entries, err := fs.ReadDir(m.acct.fsys.FS(), path.Join(m.path(), "tmp"))
+	if err != nil || len(entries) == 0 {
+		return // a place that can't be read is complained of elsewhere
+	}
+	alive, err := lockedBytes(f)
+	if err != nil {
+		return
+	}
+	for _, e := range entries {
+		name, ok := strings.CutSuffix(e.Name(), ghostSuffix)
+		if !ok {
+			continue
+		}
+		process, err := strconv.ParseInt(name[strings.LastIndexByte(name, '.')+1:], 16, 64)
+		if err == nil && process != m.use.id && !slices.Contains(alive, process) {
+			m.d.remove("tmp/" + e.Name())
+		}
+	}
 }

@@ -31,7 +31,7 @@ func TestKept(t *testing.T) {
 	}
 
 	// The last one who leaves takes the ghosts with it.
-	if err := r.Expunge(ctx, []imap.UID{3}, true); err != nil {
+	if err := r.Expunge(ctx, []imap.UID{3}, 0, true); err != nil {
 		t.Fatal(err)
 	}
 	msgs, err := os.ReadDir(filepath.Join(root, "tmp"))

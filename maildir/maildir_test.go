@@ -159,7 +159,7 @@ func TestLife(t *testing.T) {
 			t.Errorf("moved message reads %q", got)
 		}
 
-		if err := inbox.Expunge(ctx, []imap.UID{1}, false); err != nil {
+		if err := inbox.Expunge(ctx, []imap.UID{1}, 0, false); err != nil {
 			t.Fatal(err)
 		}
 		wantDump(t, inbox.Snapshot(), `3 \Flagged $later`)
@@ -238,7 +238,7 @@ func TestReopen(t *testing.T) {
 		for i := range 5 {
 			appendMail(t, r, fmt.Sprintf("Subject: %d\r\n\r\n", i), imap.Flag(fmt.Sprintf("kw%d", i)))
 		}
-		if err := r.Expunge(context.Background(), []imap.UID{2, 5}, false); err != nil {
+		if err := r.Expunge(context.Background(), []imap.UID{2, 5}, 0, false); err != nil {
 			t.Fatal(err)
 		}
 		was := r.Snapshot()
@@ -395,7 +395,7 @@ func TestGhosts(t *testing.T) {
 		one.Told(n)
 		two.Told(n)
 		msg := one.Snapshot().Find(uid)
-		if err := one.Expunge(context.Background(), []imap.UID{uid}, one.Holders() > 0); err != nil {
+		if err := one.Expunge(context.Background(), []imap.UID{uid}, 0, one.Holders() > 0); err != nil {
 			t.Fatal(err)
 		}
 		one.Told(one.Snapshot().Number)

@@ -104,6 +104,7 @@ func (m *Mailbox) refresh() error {
 	}
 	r.assign()
 	r.messages = append(r.messages, r.lost...)
+	r.lost = nil
 	m.finish(r)
 	return nil
 }

@@ -413,6 +413,11 @@ func (m *Mailbox) finish(r *reading) {
 	m.mu.Lock()
 	m.recent = append(m.recent, r.fresh...)
 	m.mu.Unlock()
+	if m.holders(nil) > 0 {
+		for _, msg := range r.lost {
+			m.keep(msg) // another process may have left a link
+		}
+	}
 	m.publish(next)
 }
 

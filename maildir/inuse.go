@@ -1,25 +1,26 @@
-//go:build unix
-
 package maildir
 
 import (
-	"errors"
+	"math/rand/v2"
 	"os"
 	"sync"
-
-	"golang.org/x/sys/unix"
 )
 
-// useLock is the file that says which processes have a mailbox selected: each holds a shared flock
-// on it. The kernel takes it away when a process dies. Servers of other kinds don't know it.
+// useLock is the file that says which processes have a mailbox selected: each holds a lock on one byte
+// of it, whose place is the process's number (use.id). The kernel takes the lock away when the
+// process ends, however that happens. Servers of other kinds don't know it.
 const useLock = "imapmaildir.inuse"
 
 // A use is this process's part in a mailbox's useLock.
 type use struct {
+	id int64 // immutable; by which other processes know the holders in this one
+
 	mu    sync.Mutex // guards what follows; held during I/O, never while waiting for somebody else
 	f     *os.File   // nil: not selected here
 	users int        // refs that have the mailbox selected
 }
+
+func newUseID() int64 { return rand.Int64N(1 << 62) }
 
 // enter counts a session that selects the mailbox. Where no lock file can be made, other processes
 // are not told.
@@ -32,7 +33,7 @@ func (m *Mailbox) enter() {
 	}
 	f, err := openUseLock(m.d)
 	if err == nil {
-		if err = flock(f, unix.LOCK_SH); err != nil {
+		if err = lockByte(f, m.use.id); err != nil {
 			f.Close()
 		}
 	}
@@ -41,6 +42,7 @@ func (m *Mailbox) enter() {
 		return
 	}
 	m.use.f = f
+	m.sweepGhosts(f)
 }
 
 // leave is the opposite of enter. The last one tells other processes.
@@ -60,38 +62,35 @@ func (r *Ref) InUse() (bool, error) {
 	if r.Holders() > 0 {
 		return true, nil
 	}
-	m := r.Mailbox
+	others, err := r.others()
+	return len(others) > 0, err
+}
+
+// others are the numbers of the other processes that have the mailbox selected.
+func (m *Mailbox) others() ([]int64, error) {
 	m.use.mu.Lock()
 	defer m.use.mu.Unlock()
 	if m.use.f == nil {
-		return usedElsewhere(m.d)
+		return users(m.d)
 	}
-	// A shared lock becomes an exclusive one if nobody else has one. In between it is lost, so it is
-	// taken again whatever came out.
-	err := flock(m.use.f, unix.LOCK_EX|unix.LOCK_NB)
-	if back := flock(m.use.f, unix.LOCK_SH); back != nil {
-		return true, back
-	}
-	if errors.Is(err, unix.EWOULDBLOCK) {
-		return true, nil
-	}
-	return false, err
+	return lockedBytes(m.use.f)
 }
 
-// usedElsewhere reports whether any process has the mailbox in a directory selected.
-func usedElsewhere(d *dir) (bool, error) {
+// users are the numbers of all processes that have the mailbox in a directory selected.
+func users(d *dir) ([]int64, error) {
 	f, err := d.open(useLock)
 	if notExist(err) {
-		return false, nil
+		return nil, nil
 	} else if err != nil {
-		return false, err
+		return nil, err
 	}
 	defer f.Close()
-	err = flock(f, unix.LOCK_EX|unix.LOCK_NB)
-	if errors.Is(err, unix.EWOULDBLOCK) {
-		return true, nil
-	}
-	return false, err
+	return lockedBytes(f)
+}
+
+func usedElsewhere(d *dir) (bool, error) {
+	all, err := users(d)
+	return len(all) > 0, err
 }
 
 func openUseLock(d *dir) (*os.File, error) {
@@ -104,9 +103,5 @@ func openUseLock(d *dir) (*os.File, error) {
 		return nil, err
 	}
 	// Not create: another process may be as fast, and then it is that one's file.
-	return d.openat(useLock, unix.O_RDONLY|unix.O_CREAT, filePerm(st.mode))
-}
-
-func flock(f *os.File, how int) error {
-	return retry(func() error { return unix.Flock(int(f.Fd()), how) })
+	return d.openat(useLock, os.O_RDONLY|os.O_CREATE, filePerm(st.mode))
 }
