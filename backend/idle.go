@@ -10,8 +10,10 @@ import (
 
 // Idle tells what is untold as it happens, until stop is closed (RFC 2177).
 func (s *Session) Idle(w *imapserver.UpdateWriter, stop <-chan struct{}) (err error) {
-	s.idling.Add(1)
-	defer s.idling.Done()
+	if !s.idling.TryRLock() {
+		return nil // the connection was lost, and the session is being closed
+	}
+	defer s.idling.RUnlock()
 	end := s.begin("IDLE")
 	sel := s.sel
 	end(&err)

@@ -43,7 +43,7 @@ type Session struct {
 	sel      *selected
 	failures int
 
-	idling sync.WaitGroup // calls of Idle that are running
+	idling sync.RWMutex // read-locked by calls of Idle that are running, locked for ever by Close
 }
 
 var (
@@ -181,7 +181,7 @@ func (s *Session) logOut() {
 // Close ends the session. It waits for an Idle whose connection was lost.
 func (s *Session) Close() error {
 	s.cancel()
-	s.idling.Wait()
+	s.idling.Lock()
 	s.take(context.Background())
 	s.logOut()
 	s.log.Info("disconnected", "after", time.Since(s.since).Round(time.Millisecond))

@@ -155,10 +155,10 @@ func (s *server) run(ctx context.Context) error {
 	if err := s.backend.Shutdown(limit, "Server is shutting down"); err != nil {
 		s.log.Warn("sessions were cut off", "err", err)
 	}
+	web.Close()
+	serving.Wait() // before Close: go-imap's must not meet a Serve that only begins
 	s.plain.Close()
 	s.encrypted.Close()
-	web.Close()
-	serving.Wait()
 	if err := context.Cause(ctx); !errors.Is(err, context.Canceled) {
 		return err
 	}
