@@ -63,16 +63,12 @@ func copied(dest *Mailbox, msgs []*Message, uids []imap.UID) (c Copied, lost boo
 	return c, lost
 }
 
-// placements names messages for dest: with dest's letters for their keywords, under the base name
-// they have, or a new one where that is taken (one base name may be in many mailboxes, but once in
-// each). The caller holds dest.disk.
+// placements names messages for dest: with dest's letters for their keywords, under new base names. The
+// one that a message has may have been another message's in dest: this one's, before it went away and
+// came back. The caller holds dest.disk.
 func (m *Mailbox) placements(ctx context.Context, dest *Mailbox, s *Snapshot, msgs []*Message) ([]placement, error) {
 	if _, err := dest.syncLocked(ctx, false); err != nil {
 		return nil, err
-	}
-	taken := make(map[string]bool, len(msgs))
-	for _, msg := range dest.Snapshot().Messages {
-		taken[msg.Key()] = true
 	}
 	letters := map[Flags]Flags{}
 	todo := make([]placement, len(msgs))
@@ -85,15 +81,10 @@ func (m *Mailbox) placements(ctx context.Context, dest *Mailbox, s *Snapshot, ms
 			}
 			letters[msg.Flags] = f
 		}
-		todo[i] = placement{flags: f, base: msg.Key()}
-		if taken[msg.Key()] {
-			stored, virtual := sizesOf(msg.Key())
-			todo[i].base = newBase(time.Now())
-			if stored >= 0 && virtual >= 0 {
-				todo[i].base = withSizes(todo[i].base, stored, virtual)
-			}
+		todo[i] = placement{flags: f, base: newBase(time.Now())}
+		if stored, virtual := sizesOf(msg.Key()); stored >= 0 && virtual >= 0 {
+			todo[i].base = withSizes(todo[i].base, stored, virtual)
 		}
-		taken[todo[i].base] = true
 	}
 	return todo, nil
 }

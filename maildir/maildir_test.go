@@ -411,3 +411,36 @@ func TestGhosts(t *testing.T) {
 		}
 	})
 }
+
+// Dovecot's MOVE keeps base names: a message that went to another folder and came back has a record of
+// old beside the one of now, and the one of now holds.
+func TestBaseNameAgain(t *testing.T) {
+	const n = 3
+	root := fill(t, n)
+	a := openAccount(t, root)
+	defer a.Close()
+	r := selectAll(t, a, n)
+	defer r.Close()
+	key := r.Snapshot().Messages[0].Key()
+	list, err := os.OpenFile(filepath.Join(root, listFile), os.O_WRONLY|os.O_APPEND, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = fmt.Fprintf(list, "%d :%s\n", n+1, key)
+	if cerr := list.Close(); err != nil || cerr != nil {
+		t.Fatal(err, cerr)
+	}
+	b := openAccount(t, root)
+	defer b.Close()
+	again := selectAll(t, b, n)
+	defer again.Close()
+	for what, s := range map[string]*Snapshot{"open": resync(t, r), "opened afterwards": again.Snapshot()} {
+		var uids []imap.UID
+		for _, msg := range s.Messages {
+			uids = append(uids, msg.UID)
+		}
+		if want := []imap.UID{2, 3, 4}; !slices.Equal(uids, want) {
+			t.Errorf("%s it has UIDs %d, want %d", what, uids, want)
+		}
+	}
+}

@@ -201,6 +201,7 @@ func (r *reading) assign() (missing int) {
 	if r.messages == nil {
 		r.messages = make([]*Message, 0, max(len(r.files), len(r.prev.Messages)+1))
 	}
+	first, again := r.news()
 	for _, msg := range r.prev.Messages {
 		f, ok := r.files[msg.Key()]
 		wasRead := r.readCur
@@ -209,6 +210,9 @@ func (r *reading) assign() (missing int) {
 		}
 		switch {
 		case have[msg.UID]:
+		case again[msg.Key()]:
+			r.lost = append(r.lost, msg)
+			continue
 		case ok && f.name == msg.name && f.inNew == msg.InNew:
 			r.messages = append(r.messages, msg)
 		case ok:
@@ -224,9 +228,6 @@ func (r *reading) assign() (missing int) {
 	if r.list == nil {
 		return missing
 	}
-	first, _ := slices.BinarySearchFunc(r.list.records, r.prev.UIDNext, func(rec uidRecord, uid imap.UID) int {
-		return int(int64(rec.uid) - int64(uid))
-	})
 	for _, rec := range r.list.records[first:] {
 		f, ok := r.files[rec.base]
 		switch {
@@ -239,6 +240,25 @@ func (r *reading) assign() (missing int) {
 		}
 	}
 	return missing
+}
+
+// news finds the first record that the previous snapshot can't know, and the base names that such
+// records give to files: a message of the previous snapshot that had one of them is gone, although a
+// file of that name is there again.
+func (r *reading) news() (first int, again map[string]bool) {
+	if r.list == nil {
+		return 0, nil
+	}
+	first, _ = slices.BinarySearchFunc(r.list.records, r.prev.UIDNext, func(rec uidRecord, uid imap.UID) int {
+		return int(int64(rec.uid) - int64(uid))
+	})
+	if len(r.prev.Messages) > 0 {
+		again = map[string]bool{}
+		for _, rec := range r.list.records[first:] {
+			again[rec.base] = true
+		}
+	}
+	return first, again
 }
 
 // take makes the message of a record and its file.
