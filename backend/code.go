@@ -40,6 +40,8 @@ func answer(err error) error {
 		return nil
 	case errors.Is(err, maildir.ErrNoMailbox):
 		return no(imap.ResponseCodeNonExistent, "No such mailbox")
+	case errors.Is(err, maildir.ErrBadPlace): // not NONEXISTENT: the client could not create it either
+		return no(imap.ResponseCodeCannot, "What is on disk under that name can't be served as a mailbox")
 	case errors.Is(err, maildir.ErrMailboxExists):
 		return no(imap.ResponseCodeAlreadyExists, "Mailbox exists already")
 	case errors.Is(err, maildir.ErrNameInUse):

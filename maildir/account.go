@@ -13,6 +13,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/emersion/go-imap/v2"
@@ -42,16 +43,17 @@ type Account struct {
 	// first and held during I/O.
 	names sync.Mutex
 
-	mu    sync.Mutex          // guards what follows; taken before Mailbox.mu; not held during I/O
-	known map[fileID]*Mailbox // all that are in use or kept
-	kept  []*Mailbox          // those that nobody uses, the one that was left last at the end
-	moved map[string]string   // storage names: that of a mailbox that was renamed → its present one
+	mu     sync.Mutex          // guards what follows; taken before Mailbox.mu; not held during I/O
+	known  map[fileID]*Mailbox // all that are in use or kept
+	kept   []*Mailbox          // those that nobody uses, the one that was left last at the end
+	moved  map[string]string   // storage names: that of a mailbox that was renamed → its present one
+	warned map[string]struct{} // places that were complained about
 }
 
 // Open opens an account. A root that does not exist is made, with an INBOX in it, for its owner
 // alone, as delivery agents do. One process opens a root once.
 func Open(root string, o *Options) (*Account, error) {
-	a := &Account{known: map[fileID]*Mailbox{}, moved: map[string]string{}}
+	a := &Account{known: map[fileID]*Mailbox{}, moved: map[string]string{}, warned: map[string]struct{}{}}
 	if o != nil {
 		a.opts = *o
 	}
@@ -78,7 +80,7 @@ func Open(root string, o *Options) (*Account, error) {
 		a.log().Warn("look for deleted mailboxes", "root", where, "err", err)
 	}
 	if fresh {
-		if err := makeParts(a.root, 0o700); err != nil {
+		if err := a.makeParts(a.root, ".", 0o700); err != nil {
 			a.Close()
 			return nil, err
 		}
@@ -277,9 +279,9 @@ func isMaildirPart(name string) bool { return name == "cur" || name == "new" || 
 func (a *Account) storageOf(name string) (string, error) {
 	storage, err := a.opts.storageName(name)
 	if err == nil {
-		if _, serr := a.root.stat(a.opts.path(storage)); serr == nil {
+		if _, serr := a.stat(a.opts.path(storage)); serr == nil {
 			return storage, nil
-		} else if !notExist(serr) {
+		} else if !notExist(serr) && !errors.Is(serr, syscall.ENOTDIR) {
 			return "", serr
 		}
 	}
@@ -298,33 +300,29 @@ func (a *Account) storageOf(name string) (string, error) {
 	return "", ErrNoMailbox
 }
 
-// Mailbox opens a mailbox. It returns ErrNoMailbox where there is none of that name. Other
-// programs leave out directories that they don't need yet: those are made, in a mailbox that is
-// there.
+// Mailbox opens a mailbox. It returns ErrNoMailbox where there is none of that name, and ErrBadPlace
+// where there can be none. Other programs leave out directories that they don't need yet: those are
+// made, in a mailbox that is there.
 func (a *Account) Mailbox(name string, o RefOptions) (*Ref, error) {
 	storage, err := a.storageOf(name)
 	if err != nil {
 		return nil, err
 	}
 	rel := a.opts.path(storage)
-	f, err := a.fsys.Open(rel)
-	if notExist(err) {
+	d, err := a.openDir(rel)
+	if notExist(err) || errors.Is(err, syscall.ENOTDIR) {
 		return nil, ErrNoMailbox
 	} else if err != nil {
 		return nil, err
 	}
-	d := &dir{f: f}
 	st, err := d.stat("")
-	if err == nil && !st.mode.IsDir() {
-		err = ErrNoMailbox
-	}
 	if err == nil && a.opts.Layout == LayoutFS && rel != "." {
 		if _, serr := d.stat("cur"); notExist(serr) {
 			err = ErrNoMailbox // a name above others only
 		}
 	}
 	if err == nil {
-		err = makeParts(d, st.mode)
+		err = a.makeParts(d, rel, st.mode)
 	}
 	if err != nil {
 		d.close()
@@ -411,8 +409,70 @@ func closeAll(dropped []*Mailbox) {
 	}
 }
 
-// makeParts makes cur, new and tmp where they are missing. Never through a symlink.
-func makeParts(d *dir, mode fs.FileMode) error {
+// openDir opens a directory by its path from the root. Where a symlink on the way leads out, the
+// error is ErrBadPlace.
+func (a *Account) openDir(rel string) (*dir, error) {
+	d, err := openDir(a.fsys, rel)
+	if err == nil {
+		d.fault = a.root.fault
+		return d, nil
+	}
+	if _, ok := errors.AsType[syscall.Errno](err); ok {
+		return nil, err
+	}
+	return nil, a.badPlace(rel, err) // os.Root's own refusal, which has no name
+}
+
+// parent opens the directory that the last name of a path is in.
+func (a *Account) parent(rel string) (d *dir, name string, err error) {
+	d, err = a.openDir(path.Dir(rel))
+	if errors.Is(err, syscall.ENOTDIR) {
+		err = a.badPlace(path.Dir(rel), err)
+	}
+	return d, path.Base(rel), err
+}
+
+// stat looks at a path without following a symlink in the last place.
+func (a *Account) stat(rel string) (fileStat, error) {
+	d, name, err := a.parent(rel)
+	if err != nil {
+		return fileStat{}, err
+	}
+	defer d.close()
+	return d.stat(name)
+}
+
+// statDir looks at a mailbox's directory, also where it is a symlink to one.
+func (a *Account) statDir(rel string) (fileStat, error) {
+	st, err := a.root.stat(rel)
+	if err != nil || st.mode&fs.ModeSymlink == 0 {
+		return st, err
+	}
+	d, err := a.openDir(rel)
+	if err != nil {
+		return fileStat{}, err
+	}
+	defer d.close()
+	return d.stat("")
+}
+
+// badPlace tells once why no mailbox can be at a path.
+func (a *Account) badPlace(rel string, reason error) error {
+	a.mu.Lock()
+	_, told := a.warned[rel]
+	if told = told || len(a.warned) > 1000; !told {
+		a.warned[rel] = struct{}{}
+	}
+	a.mu.Unlock()
+	if !told {
+		a.log().Warn(ErrBadPlace.Error(), "path", rel, "err", reason)
+	}
+	return fmt.Errorf("%w: %s: %w", ErrBadPlace, rel, reason)
+}
+
+// makeParts makes cur, new and tmp of the directory at rel where they are missing. Never through a
+// symlink.
+func (a *Account) makeParts(d *dir, rel string, mode fs.FileMode) error {
 	for _, part := range []string{"cur", "new", "tmp"} {
 		st, err := d.stat(part)
 		switch {
@@ -423,7 +483,7 @@ func makeParts(d *dir, mode fs.FileMode) error {
 		case err != nil:
 			return err
 		case !st.mode.IsDir():
-			return fmt.Errorf("%w: %s is not a directory", ErrNoMailbox, path.Join(d.f.Name(), part))
+			return a.badPlace(path.Join(rel, part), errors.New("not a directory"))
 		}
 	}
 	return nil
@@ -463,20 +523,29 @@ func (a *Account) Create(ctx context.Context, name string, use []imap.MailboxAtt
 			return err
 		}
 	}
-	err = a.root.mkdir(rel, dirPerm(mode))
-	if errors.Is(err, fs.ErrExist) {
-		if _, serr := a.root.stat(path.Join(rel, "cur")); a.opts.Layout != LayoutFS || serr == nil {
-			return ErrMailboxExists
-		}
-	} else if err != nil {
-		return err
-	}
-	d, err := openDir(a.fsys, rel)
+	above, base, err := a.parent(rel)
 	if err != nil {
 		return err
 	}
+	defer above.close()
+	err = above.mkdir(base, dirPerm(mode))
+	exists := errors.Is(err, fs.ErrExist)
+	if err != nil && !exists {
+		return err
+	}
+	d, err := a.openDir(rel)
+	if exists && (notExist(err) || errors.Is(err, syscall.ENOTDIR)) {
+		return a.badPlace(rel, err)
+	} else if err != nil {
+		return err
+	}
 	defer d.close()
-	if err := makeParts(d, mode); err != nil {
+	if exists {
+		if _, serr := d.stat("cur"); a.opts.Layout != LayoutFS || serr == nil {
+			return ErrMailboxExists
+		}
+	}
+	if err := a.makeParts(d, rel, mode); err != nil {
 		return err
 	}
 	if a.opts.Layout == LayoutMaildirpp {
@@ -506,19 +575,41 @@ func (a *Account) Create(ctx context.Context, name string, use []imap.MailboxAtt
 	a.mu.Lock()
 	delete(a.moved, storage)
 	a.mu.Unlock()
-	return a.root.fsync(path.Dir(rel))
+	return above.fsync("")
 }
 
 // makeParents makes the directories above one in the fs layout.
 func (a *Account) makeParents(rel string, mode fs.FileMode) error {
-	parts := strings.Split(rel, "/")
-	for i := 1; i < len(parts); i++ {
-		err := a.root.mkdir(strings.Join(parts[:i], "/"), dirPerm(mode))
-		if err != nil && !errors.Is(err, fs.ErrExist) {
-			return err
-		}
+	if rel = path.Dir(rel); rel == "." {
+		return nil
+	}
+	if err := a.makeParents(rel, mode); err != nil {
+		return err
+	}
+	d, name, err := a.parent(rel)
+	if err != nil {
+		return err
+	}
+	defer d.close()
+	if err := d.mkdir(name, dirPerm(mode)); err != nil && !errors.Is(err, fs.ErrExist) {
+		return err
 	}
 	return nil
+}
+
+// rename gives a directory another path. Nothing may be there, and no symlink on the way leads out.
+func (a *Account) rename(from, to string) error {
+	source, name, err := a.parent(from)
+	if err != nil {
+		return err
+	}
+	defer source.close()
+	dest, newName, err := a.parent(to)
+	if err != nil {
+		return err
+	}
+	defer dest.close()
+	return source.renameTo(name, dest, newName)
 }
 
 func (a *Account) specialUse(storage string) []imap.MailboxAttr {
@@ -539,7 +630,8 @@ func (a *Account) specialUse(storage string) []imap.MailboxAttr {
 // errINBOX is why INBOX stays.
 var errINBOX = &NameError{Name: "INBOX", Reason: "cannot be deleted"}
 
-// Delete deletes a mailbox with its mail; mailboxes below it stay. With keep, those who have it
+// Delete deletes a mailbox with its mail; mailboxes below it stay. Of one that is a symlink, only
+// that goes. With keep, those who have it
 // selected, here or in other processes, go on with it; nobody else finds it, and nobody gets its name
 // before the last of them has left (draft 3.2). Otherwise whoever has it open finds it gone. In
 // LayoutFS a mailbox that has others below it can't be kept.
@@ -558,6 +650,13 @@ func (a *Account) Delete(ctx context.Context, name string, keep bool) error {
 		return err
 	}
 	defer r.Close()
+	deleted := goneError("Mailbox " + name + " has been deleted")
+	if removed, err := a.removeLink(a.opts.path(storage)); err != nil {
+		return err
+	} else if removed {
+		r.vanish(deleted) // for those who have it open by its other name, too
+		return nil
+	}
 	r.disk.Lock()
 	defer r.disk.Unlock()
 	if keep {
@@ -581,11 +680,27 @@ func (a *Account) Delete(ctx context.Context, name string, keep bool) error {
 	if err != nil {
 		return err
 	}
-	r.vanish(goneError("Mailbox " + name + " has been deleted"))
+	r.vanish(deleted)
 	if err := a.root.fsync("."); err != nil {
 		return err
 	}
 	return a.fsys.RemoveAll(aside)
+}
+
+// removeLink removes what is at a path if it is a symlink.
+func (a *Account) removeLink(rel string) (removed bool, err error) {
+	d, name, err := a.parent(rel)
+	if err != nil {
+		return false, err
+	}
+	defer d.close()
+	if st, err := d.stat(name); err != nil || st.mode&fs.ModeSymlink == 0 {
+		return false, err
+	}
+	if err := d.remove(name); err != nil {
+		return false, err
+	}
+	return true, d.fsync("")
 }
 
 // moveAside moves a mailbox to where it can be removed at leisure, in one rename, so that it is
@@ -611,9 +726,14 @@ func (a *Account) moveAside(d *dir, rel string) (string, error) {
 		return "", err
 	}
 	if !parent {
-		return aside, a.root.rename(rel, aside)
+		return aside, a.rename(rel, aside)
 	}
-	if err := a.root.mkdir(aside, dirPerm(mode)); err != nil {
+	bin, base, err := a.parent(aside)
+	if err != nil {
+		return "", err
+	}
+	defer bin.close()
+	if err := bin.mkdir(base, dirPerm(mode)); err != nil {
 		return "", err
 	}
 	entries, err := fs.ReadDir(a.fsys.FS(), rel)
@@ -627,7 +747,7 @@ func (a *Account) moveAside(d *dir, rel string) (string, error) {
 		}
 	}
 	for _, name := range names {
-		if err := d.renameTo(name, a.root, path.Join(aside, name)); err != nil && !notExist(err) {
+		if err := d.renameTo(name, bin, path.Join(base, name)); err != nil && !notExist(err) {
 			return aside, err
 		}
 	}
@@ -683,8 +803,10 @@ func (a *Account) Rename(ctx context.Context, from, to string) error {
 		return ErrNoMailbox
 	}
 	for _, s := range moves {
-		if _, err := a.root.stat(a.opts.path(s)); err == nil {
+		if _, err := a.stat(a.opts.path(s)); err == nil {
 			return ErrMailboxExists
+		} else if errors.Is(err, ErrBadPlace) {
+			return err
 		}
 		if err := a.free(s); err != nil {
 			return err
@@ -698,7 +820,7 @@ func (a *Account) Rename(ctx context.Context, from, to string) error {
 		if err := a.makeParents(a.opts.path(toStorage), mode); err != nil {
 			return err
 		}
-		if err := a.root.rename(a.opts.path(fromStorage), a.opts.path(toStorage)); err != nil {
+		if err := a.rename(a.opts.path(fromStorage), a.opts.path(toStorage)); err != nil {
 			return err
 		}
 	}
@@ -727,11 +849,11 @@ func (a *Account) Rename(ctx context.Context, from, to string) error {
 func (a *Account) move(old, now string) error {
 	rel := a.opts.path(now)
 	if a.opts.Layout == LayoutMaildirpp {
-		if err := a.root.rename(a.opts.path(old), rel); err != nil {
+		if err := a.rename(a.opts.path(old), rel); err != nil {
 			return err
 		}
 	}
-	st, err := a.root.stat(rel)
+	st, err := a.statDir(rel)
 	if err != nil {
 		return err
 	}

@@ -121,10 +121,6 @@ func (c *checker) mailbox(storage string) {
 	if storage != "INBOX" && !canonical {
 		c.add(false, "", 0, "is not spelled as this server spells names (%s): shown as %q", c.a.opts.Names, c.name)
 	}
-	if st, err := c.a.root.stat(c.rel); err == nil && st.mode&fs.ModeSymlink != 0 {
-		c.add(true, "", 0, "is a symlink; a mailbox that is one can't be opened")
-		return
-	}
 	d, err := openDir(c.a.fsys, c.rel)
 	if err != nil {
 		c.unreadable("", err)

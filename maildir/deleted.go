@@ -27,7 +27,7 @@ func (a *Account) setAside(ctx context.Context, m *Mailbox, storage string) erro
 	if err != nil {
 		return err
 	}
-	if err := makeParts(a.root, mode); err != nil { // INBOX may not have been opened yet
+	if err := a.makeParts(a.root, ".", mode); err != nil { // INBOX may not have been opened yet
 		return err
 	}
 	err = m.locked(ctx, lockWait, func() error {
@@ -35,7 +35,7 @@ func (a *Account) setAside(ctx context.Context, m *Mailbox, storage string) erro
 		if err != nil {
 			return err
 		}
-		if err := a.root.rename(rel, aside); err != nil {
+		if err := a.rename(rel, aside); err != nil {
 			m.d.remove(asideFile)
 			return err
 		}

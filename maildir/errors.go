@@ -12,6 +12,9 @@ var (
 	ErrNoMailbox = errors.New("no such mailbox")
 	// ErrMailboxExists: the name is taken.
 	ErrMailboxExists = errors.New("mailbox exists already")
+	// ErrBadPlace: what stands in the mailbox's place on disk can't be one: a symlink that leads out
+	// of the root, or something that is no directory.
+	ErrBadPlace = errors.New("no mailbox can be there")
 	// ErrNameInUse: the mailbox of that name was deleted, and somebody still has it open.
 	ErrNameInUse = errors.New("mailbox is deleted and still in use")
 	// ErrTooManyKeywords: all 26 keyword letters of the mailbox have names.

@@ -2,6 +2,7 @@ package maildir
 
 import (
 	"context"
+	"errors"
 	"math"
 	"slices"
 	"sync"
@@ -309,10 +310,10 @@ func (m *Mailbox) stands() error {
 	if err := m.Err(); err != nil {
 		return err
 	}
-	st, err := m.acct.root.stat(m.path())
+	st, err := m.acct.statDir(m.path())
 	if err == nil && st.id == m.id {
 		return nil
-	} else if err != nil && !notExist(err) {
+	} else if err != nil && !notExist(err) && !errors.Is(err, ErrBadPlace) {
 		return err
 	}
 	if m.wasSetAside() || m.wasMoved() {
