@@ -5,7 +5,6 @@ import (
 	"cmp"
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"io/fs"
 	"os"
@@ -127,7 +126,7 @@ func (m *Mailbox) read(ctx context.Context, r *reading, dirs scanState, keys fil
 	}
 	m.keys, m.scanned = keys, dirs
 
-	bad := r.readList && (r.list == nil || r.list.guid == "" || r.list.version != 3 || r.dropped())
+	bad := r.readList && (r.list == nil || r.list.guid == "" || r.list.version != 3 || r.list.damaged || r.dropped())
 	if bad || len(r.files) > 0 {
 		err := m.locked(ctx, syncLockWait, func() error { return m.number(r) })
 		var le *LockError
@@ -318,6 +317,14 @@ func (m *Mailbox) number(r *reading) error {
 	if list.guid == "" {
 		list.guid, rewrite = newGUID(), true
 	}
+	if list.damaged {
+		// Dovecot would throw the whole list away.
+		aside := brokenName()
+		if err := m.d.linkTo(listFile, m.d, aside); err != nil {
+			return err
+		}
+		m.acct.log().Warn("mended", "mailbox", m.Name(), "file", listFile, "before", aside)
+	}
 	rewrite = rewrite || list.version != 3
 	list.next = max(list.nextUID(), r.prev.UIDNext, 1)
 
@@ -335,7 +342,7 @@ func (m *Mailbox) number(r *reading) error {
 			r.assign()
 		}
 	}
-	if r.dropped() {
+	if list.damaged || r.dropped() {
 		rewrite = true
 		list.restore(r.prev.Messages, r.lost)
 	}
@@ -374,11 +381,15 @@ func (m *Mailbox) number(r *reading) error {
 	return m.knowList()
 }
 
-// restore puts back the records of messages that a foreign rewriting took away.
+// restore puts back the records of messages that a foreign rewriting took away or gave to others.
 func (l *uidlist) restore(msgs, lost []*Message) {
 	have := make(map[imap.UID]bool, len(l.records))
-	for _, rec := range l.records {
+	known := Snapshot{Messages: msgs}
+	for i, rec := range l.records {
 		have[rec.uid] = true
+		if msg := known.Find(rec.uid); msg != nil && msg.Key() != rec.base {
+			l.records[i] = uidRecord{uid: rec.uid, base: msg.Key()}
+		}
 	}
 	for _, msg := range msgs {
 		if !have[msg.UID] && !slices.Contains(lost, msg) {
@@ -589,6 +600,9 @@ func (m *Mailbox) readNews(underLock bool) (*uidlist, listState, error) {
 	if err != nil {
 		return nil, listState{}, err
 	}
+	if list.damaged {
+		return m.parseList(f, underLock)
+	}
 	list.size += known.end
 	return list, listState{st, list.size}, nil
 }
@@ -605,6 +619,9 @@ func (m *Mailbox) parseList(f *os.File, underLock bool) (*uidlist, listState, er
 	}
 	list, problems, err := parseUIDList(text.String())
 	for i, p := range problems {
+		if list.damaged && !underLock {
+			break // it will be read again, under the lock, and mended
+		}
 		if i == 10 {
 			m.acct.log().Warn("more of the same", "mailbox", m.Name(), "file", listFile, "problems", len(problems))
 			break
@@ -615,7 +632,7 @@ func (m *Mailbox) parseList(f *os.File, underLock bool) (*uidlist, listState, er
 	if errors.As(err, &fe) && !underLock {
 		return nil, listState{}, nil
 	} else if errors.As(err, &fe) {
-		aside := fmt.Sprintf("%s.broken-%d", listFile, time.Now().Unix())
+		aside := brokenName()
 		m.acct.log().Error("set aside and made anew", "mailbox", m.Name(), "err", err, "as", aside)
 		if err := m.d.rename(listFile, aside); err != nil && !notExist(err) {
 			return nil, listState{}, err
@@ -625,6 +642,11 @@ func (m *Mailbox) parseList(f *os.File, underLock bool) (*uidlist, listState, er
 		return nil, listState{}, err
 	}
 	return list, listState{st, list.size}, nil
+}
+
+// brokenName is under what name a damaged list is kept.
+func brokenName() string {
+	return listFile + ".broken-" + time.Now().UTC().Format("20060102T150405.000000")
 }
 
 // A listState says how dovecot-uidlist was when all of it was known.

@@ -29,6 +29,7 @@ type uidlist struct {
 	records  []uidRecord
 	size     int64 // bytes in whole lines
 	tail     bool  // the records are only those that were appended since the list was last read
+	damaged  bool  // lines were left out
 }
 
 // A uidRecord is one message of a uidlist.
@@ -61,7 +62,8 @@ func (r uidRecord) withField(key byte, value string) uidRecord {
 }
 
 // parseUIDList reads a uidlist. A record that is wrong is left out and told among the problems,
-// and takes no other one with it. A last line without its end is not there yet. The error is a
+// and takes no other one with it; but of records with the same UID nobody knows which is right, and
+// one message under another's UID is worse than two that get new ones. A last line without its end is not there yet. The error is a
 // *FormatError where the header can't be read.
 //
 // The records are cut from text: who keeps a part of them copies it.
@@ -95,8 +97,16 @@ func parseUIDList(text string) (*uidlist, []*FormatError, error) {
 		l.records = append(l.records, rec)
 	}
 	if !sorted {
-		slices.SortStableFunc(l.records, func(a, b uidRecord) int { return cmp.Compare(a.uid, b.uid) })
-		l.records = slices.CompactFunc(l.records, func(a, b uidRecord) bool { return a.uid == b.uid }) // the first keeps it
+		uses := make(map[imap.UID]int, len(l.records))
+		for _, rec := range l.records {
+			uses[rec.uid]++
+		}
+		l.records = slices.DeleteFunc(l.records, func(rec uidRecord) bool { return uses[rec.uid] > 1 })
+		slices.SortFunc(l.records, func(a, b uidRecord) int { return cmp.Compare(a.uid, b.uid) })
+	}
+	if len(problems) > 0 {
+		l.damaged = true
+		l.next = max(l.next, l.nextUID()+imap.UID(len(problems))) // each may have been a record, with a UID above all others
 	}
 	return l, append(problems, l.dropRepeated()...), nil
 }
