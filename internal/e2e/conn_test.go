@@ -171,6 +171,17 @@ func (c *conn) refused(command string, literals ...string) string {
 	return a.tagged
 }
 
+// find returns the submatches of the first response that matches, or nil.
+func find(responses []string, pattern string) []string {
+	re := regexp.MustCompile(pattern)
+	for _, r := range responses {
+		if m := re.FindStringSubmatch(r); m != nil {
+			return m
+		}
+	}
+	return nil
+}
+
 // An other is a session that other sessions must not hurt: it has INBOX selected, which has one
 // message.
 type other struct{ *conn }

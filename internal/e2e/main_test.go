@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -14,6 +15,10 @@ var maildirdPath string
 func TestMain(m *testing.M) { os.Exit(buildAndRun(m)) }
 
 func buildAndRun(m *testing.M) int {
+	if err := readSource(); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
 	dir, err := os.MkdirTemp("", "maildird")
 	if err == nil {
 		defer os.RemoveAll(dir)
@@ -30,4 +35,16 @@ func buildAndRun(m *testing.M) int {
 		return 1
 	}
 	return m.Run()
+}
+
+// readSource looks at all directories of maildird's source. The program is built here and not
+// imported: go test knows only by this that a result is not to be taken from its cache when the
+// source has changed.
+func readSource() error {
+	return filepath.WalkDir(filepath.Join("..", ".."), func(path string, e fs.DirEntry, err error) error {
+		if err == nil && e.Name() == ".git" {
+			return filepath.SkipDir
+		}
+		return err
+	})
 }
