@@ -64,6 +64,7 @@ func TestBadNames(t *testing.T) {
 				bad["a part of every Maildir"] = "a/cur"
 			}
 			c.ok("SELECT Good")
+			other.round() // makes the cache
 			before := names(t, dir)
 			for what, name := range bad {
 				t.Run(what, func(t *testing.T) {
