@@ -231,6 +231,9 @@ func (m *Mailbox) readWrite() bool {
 func (r *Ref) Close() {
 	m, a := r.Mailbox, r.acct
 	m.saveSizes(context.Background())
+	if r.opts.Selected {
+		m.wasSetAside() // so that the last one who leaves removes it
+	}
 	r.Told(math.MaxUint64) // waits for no ghost any more
 	a.mu.Lock()
 	m.mu.Lock()
