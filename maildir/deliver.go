@@ -25,14 +25,13 @@ func (m *Mailbox) Append(ctx context.Context, r io.Reader, flags []imap.Flag, da
 	base := newBase(now)
 	tmp := "tmp/" + base
 	stored, virtual, err := m.spool(tmp, r, date)
-	if err != nil {
-		m.d.remove(tmp)
-		return 0, 0, err
-	}
-	base = withSizes(base, stored, virtual)
-
 	m.disk.Lock()
 	defer m.disk.Unlock()
+	if err != nil {
+		m.d.remove(tmp)
+		return 0, 0, m.missing(err)
+	}
+	base = withSizes(base, stored, virtual)
 	if _, err := m.syncLocked(ctx, false); err != nil {
 		m.d.remove(tmp)
 		return 0, 0, err
@@ -210,5 +209,16 @@ func (m *Mailbox) place(ctx context.Context, hold func(func() error) error, todo
 func (m *Mailbox) abandon(ctx context.Context, err error) error {
 	m.pending, m.list = true, listState{}
 	m.syncLocked(ctx, true) // the error that counts is the first one
+	return m.missing(err)
+}
+
+// missing is the error of a command that failed: where a file or a directory was not there, that the
+// mailbox is gone, if it is. The caller holds disk.
+func (m *Mailbox) missing(err error) error {
+	if notExist(err) {
+		if gone := m.stands(); gone != nil {
+			return gone
+		}
+	}
 	return err
 }

@@ -172,6 +172,16 @@ func (s *server) stop(t *testing.T) {
 	}
 }
 
+// kill ends maildird as a crash would.
+func (s *server) kill(t *testing.T) {
+	t.Helper()
+	s.mu.Lock()
+	s.stopped = true
+	s.mu.Unlock()
+	s.cmd.Process.Kill()
+	<-s.exited
+}
+
 // waitLog returns when a line of the log matches, with its submatches.
 func (s *server) waitLog(t *testing.T, pattern string) []string {
 	t.Helper()
