@@ -322,7 +322,9 @@ func (a *Account) Mailbox(name string, o RefOptions) (*Ref, error) {
 		}
 	}
 	if err == nil {
-		err = a.makeParts(d, rel, st.mode)
+		if err = a.makeParts(d, rel, st.mode); notExist(err) {
+			err = ErrNoMailbox // removed since it was opened
+		}
 	}
 	if err != nil {
 		d.close()
