@@ -15,7 +15,7 @@ import (
 const (
 	gatherSize = 32 << 10  // bytes that are gathered before they are written
 	chunkSize  = 256 << 10 // bytes written under one write timeout
-	maxLine    = 64 << 10  // bytes of a line from the client; go-imap takes 50 KiB for a command
+	maxCommand = 50 << 10  // bytes of a command without literals; of a longer one go-imap runs the rest as commands
 )
 
 // Times that bound what the package comment promises.
@@ -24,9 +24,9 @@ const (
 	closeTimeout = time.Second
 )
 
-// ErrLineTooLong is returned by Read when the client sends a line of more than 64 KiB. The client
-// has been told with a BYE.
-var ErrLineTooLong = errors.New("wire: line longer than 65536 bytes")
+// ErrCommandTooLong is returned by Read when the client sends a command of more than 50 KiB, literals
+// not counted, of which the server has read a part. The client has been told with a BYE.
+var ErrCommandTooLong = errors.New("wire: command longer than 51200 bytes")
 
 // A Conn is a connection to a client: what a [Listener] accepts.
 //
@@ -58,6 +58,7 @@ type Conn struct {
 	authTag  string // tag of the LOGIN, AUTHENTICATE or UNAUTHENTICATE that is being answered
 	authOK   bool   // what an OK to it sets authed to
 	authed   bool   // a user is logged in
+	nonsense bool   // the server was given a line that is no command
 	away     bool   // STARTTLS was answered: nothing may be written any more
 	gone     bool   // the connection below is another Conn's
 }
@@ -112,20 +113,24 @@ func (c *Conn) Read(p []byte) (int, error) {
 		if c.takeAnswered() {
 			c.in.answered()
 		}
-		if line := c.in.next(); line != nil && c.offersTLS() {
+		if line := c.in.next(); line != nil {
 			if tag, ok := c.intercept(line); ok {
 				c.readErr = c.startTLS(tag)
 				return 0, c.readErr
 			}
+		}
+		if tag, ok := c.in.tooLong(); ok {
+			c.Write([]byte(tag + " BAD [CLIENTBUG] Command longer than 51200 bytes\r\n"))
+			continue
 		}
 		switch {
 		case c.in.ready > 0:
 		case c.readErr == io.EOF && c.in.rest():
 		case c.readErr != nil:
 			return 0, c.readErr
-		case c.in.tooLong():
-			c.Write([]byte("* BYE Line longer than 65536 bytes\r\n"))
-			c.readErr = ErrLineTooLong
+		case c.in.stuck:
+			c.Write([]byte("* BYE Command longer than 51200 bytes\r\n"))
+			c.readErr = ErrCommandTooLong
 		default:
 			c.in.own()
 			n, err := c.fill(p)
@@ -336,10 +341,15 @@ func (c *Conn) Close() error {
 	if c.gone {
 		return nil
 	}
+	var bye []byte
+	if c.nonsense { // go-imap closes the connection without a word
+		bye = []byte("* BYE This is no IMAP command\r\n")
+		c.ln.opts.Logger.Info("connection ended: no IMAP command", "remote", c.RemoteAddr())
+	}
 
 	late := time.AfterFunc(closeTimeout, c.hangUp)
 	defer late.Stop()
-	c.flushLocked(nil)
+	c.flushLocked(bye)
 	if c.hold != nil {
 		c.hold.Stop()
 	}

@@ -26,7 +26,9 @@
 //     closes the connection on them.
 //   - A non-synchronizing literal (RFC 7888) of a command that was refused before the literal was
 //     read is dropped with the rest of the command. go-imap would run its content as commands.
-//   - A line is at most 64 KiB long, more than go-imap takes for a command.
+//   - A command of more than 50 KiB, its literals not counted, is answered BAD and dropped. go-imap would
+//     run the rest of it as commands. If a part of it was read already, the connection ends with a BYE.
+//   - So it does on what is no command at all: go-imap closes the connection without a word.
 //
 // Of what it reads wire changes one thing, since no session could mend it: go-imap forgets the search
 // key SMALLER when a date or another size follows it, and both size keys when the size is 0. In a SEARCH or UID

@@ -7,6 +7,11 @@ import (
 	"unicode"
 )
 
+const (
+	maxTag       = 256
+	tlsHandshake = 0x16 // the first byte that a TLS client sends (RFC 8446 section 5.1)
+)
+
 // An input is what a client has sent and the server has not read, and where in its commands the client stands.
 // The package comment tells the rules.
 type input struct {
@@ -18,6 +23,10 @@ type input struct {
 	more   bool   // a literal and the rest of a line belong to it still
 	waits  bool   // the client sends them only when it is asked to: nothing of the literal was received
 	refuse bool   // they go nowhere: the command is answered
+	size   int    // bytes of the command's lines that were made ready
+	tag    string // of a command whose first line is too long, which goes nowhere
+	passed bool   // that line is over: the command is to be answered
+	stuck  bool   // a command is too long that can't be answered
 	search search // what the command is, if it is a SEARCH
 }
 
@@ -59,15 +68,19 @@ func (in *input) rest() bool {
 	return in.ready > 0
 }
 
-// tooLong reports whether the line that next cannot complete is longer than allowed.
-func (in *input) tooLong() bool {
-	return len(in.buf) >= maxLine
+// tooLong returns the tag of a command that was too long, once, after its first line.
+func (in *input) tooLong() (tag string, ok bool) {
+	if !in.passed {
+		return "", false
+	}
+	tag, in.tag, in.passed = in.tag, "", false
+	return tag, true
 }
 
-// answered tells that the server has written a tagged line. Nothing may be ready.
+// answered tells that a tagged line was written. Nothing may be ready.
 func (in *input) answered() {
 	if in.more && !in.waits {
-		in.refuse = true
+		in.refuse, in.size = true, 0
 		return
 	}
 	in.begin()
@@ -75,7 +88,7 @@ func (in *input) answered() {
 
 // begin makes the next line the first of a command.
 func (in *input) begin() {
-	in.begun, in.more, in.waits, in.refuse, in.lit = false, false, false, false, 0
+	in.begun, in.more, in.waits, in.refuse, in.lit, in.size = false, false, false, false, 0, 0
 }
 
 // next makes the next line or the next bytes of a literal ready, as far as they were received. Nothing
@@ -95,8 +108,24 @@ func (in *input) next() []byte {
 			return nil
 		}
 
-		end := bytes.IndexByte(in.buf[:min(len(in.buf), maxLine)], '\n') + 1
-		if end == 0 {
+		if in.tag != "" {
+			in.pass()
+			return nil
+		}
+
+		limit := maxCommand - in.size
+		end := bytes.IndexByte(in.buf[:min(len(in.buf), limit)], '\n') + 1
+		switch {
+		case end > 0:
+		case len(in.buf) >= limit:
+			if in.exceed(); in.stuck {
+				return nil
+			}
+			continue
+		case !in.begun && len(in.buf) > 0 && in.buf[0] == tlsHandshake: // will have no end
+			in.begun, in.ready = true, len(in.buf)
+			return in.buf
+		default:
 			return nil
 		}
 		line := in.buf[:end]
@@ -104,14 +133,28 @@ func (in *input) next() []byte {
 			in.buf = in.buf[end:]
 			continue
 		}
+		by := line // what the server is to read in its place
+		switch {
+		case !in.begun:
+			by = in.search.first(line)
+		case !in.refuse:
+			by = in.search.next(line)
+		}
+		if !in.refuse && len(by) > limit {
+			if in.exceed(); in.stuck {
+				return nil
+			}
+			continue
+		}
 		first := !in.begun
 		in.begun = true
 		in.lit, in.waits, in.more = literal(line)
 		switch {
-		case first:
-			return in.replace(line, in.search.first(line))
 		case !in.refuse:
-			in.replace(line, in.search.next(line))
+			in.replace(line, by)
+			if first {
+				return in.buf[:in.ready]
+			}
 			return nil
 		case in.more && !in.waits:
 			in.buf = in.buf[end:]
@@ -122,16 +165,36 @@ func (in *input) next() []byte {
 	}
 }
 
-// replace makes the line at the start of buf ready, or what is to take its place if that isn't nil.
-// It returns what is ready.
-func (in *input) replace(line, by []byte) []byte {
-	if by == nil {
-		by = line
-	} else {
+// replace makes the line at the start of buf ready, or what is to take its place.
+func (in *input) replace(line, by []byte) {
+	if &by[0] != &line[0] {
 		in.buf, in.lent = append(by, in.buf[len(line):]...), false
 	}
 	in.ready = len(by)
-	return in.buf[:in.ready]
+	in.size += in.ready
+}
+
+// exceed deals with a line that makes a command too long.
+func (in *input) exceed() {
+	tag, _, _ := bytes.Cut(in.buf[:min(len(in.buf), maxTag)], []byte(" "))
+	if in.begun || len(tag) == 0 || len(tag) == maxTag || !isAtom(tag) {
+		in.stuck = true
+		return
+	}
+	in.tag = string(tag)
+}
+
+// pass drops a first line that is too long, as far as it was received.
+func (in *input) pass() {
+	const tail = 64 // bytes at its end that may announce a literal
+	end := bytes.IndexByte(in.buf, '\n') + 1
+	if end == 0 {
+		in.buf = in.buf[max(0, len(in.buf)-tail):]
+		return
+	}
+	in.begun, in.passed = true, true
+	in.lit, in.waits, in.more = literal(in.buf[max(0, end-tail):end])
+	in.buf = in.buf[end:]
 }
 
 // trimEOL returns the line without its end, LF or CRLF.
@@ -175,6 +238,9 @@ func command(line []byte) (tag, name string, args []byte, ok bool) {
 	n, args, _ := bytes.Cut(rest, []byte(" "))
 	return string(t), string(bytes.ToUpper(n)), args, true
 }
+
+// beginsAtom reports whether go-imap finds an atom where s begins.
+func beginsAtom(s string) bool { return s != "" && isAtom([]byte(s[:1])) }
 
 // isAtom reports whether go-imap reads b as an atom.
 func isAtom(b []byte) bool {

@@ -21,8 +21,8 @@ type search struct {
 	not  bool // the last key was NOT
 }
 
-// first returns what the server is to read in place of the first line of a command, nil if that is
-// the line itself.
+// first returns what the server is to read in place of the first line of a command, which may be the
+// line itself.
 func (s *search) first(line []byte) []byte {
 	*s = search{}
 	tag, rest, _ := bytes.Cut(trimEOL(line), []byte(" "))
@@ -84,7 +84,7 @@ func (s *search) keys(line, rest []byte) []byte {
 		}
 	}
 	if done == 0 {
-		return nil
+		return line
 	}
 	return append(out, line[done:]...)
 }

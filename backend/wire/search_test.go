@@ -104,7 +104,7 @@ func FuzzSearch(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, keys []byte) {
 		command := append(append([]byte("a UID SEARCH "), keys...), "\r\n"...)
-		if len(command) > maxLine/2 {
+		if len(command) > maxCommand/2 {
 			t.Skip("may have a line that is too long")
 		}
 		once := rewrite(command)

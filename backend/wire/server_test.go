@@ -348,20 +348,69 @@ func TestRefusedLiteral(t *testing.T) {
 	c.expect("d OK ")
 }
 
-func TestLineTooLong(t *testing.T) {
+// What is too long is answered and never run; after it the connection goes on where that is possible.
+func TestCommandTooLong(t *testing.T) {
 	s := start(t, true, &wire.Options{})
-	c := s.dial(t)
-	c.expect("* OK ")
-	c.send(login)
-	c.expect("l OK ")
-	c.send("a SELECT INBOX\r\n")
-	c.until("a OK ")
-	long := strings.Repeat("1,", 40<<9) + "1"
-	c.send("b FETCH %s UID\r\n", long)
-	c.expect("b OK ")
-	c.send("c FETCH %s,%s UID", long, long)
-	c.expect("* BYE Line longer than 65536 bytes")
-	c.closed()
+	s.fill(t, 1)
+	const most = 50 << 10
+	// fetch is a line of n bytes without its end.
+	fetch := func(n int, end string) string {
+		begin := "b UID FETCH "
+		return begin + strings.Repeat("1,", n/2)[:n-len(begin)-len(end)-1] + "1" + end
+	}
+	evil := " evil CREATE Evil"
+	for _, tt := range []struct{ name, sent, want string }{
+		{"longest", fetch(most-2, " UID") + "\r\n", "* 1 FETCH "},
+		{"a byte more", fetch(most-1, " UID") + "\r\n", "b BAD [CLIENTBUG] "},
+		{"a command in it", fetch(most+1, "") + evil + "\r\n", "b BAD [CLIENTBUG] "},
+		{"long", fetch(1<<20, "") + evil + "\r\n", "b BAD [CLIENTBUG] "},
+		{"literal", fetch(1<<20, "") + " {5}\r\n", "b BAD [CLIENTBUG] "},
+		{"literal+", fetch(1<<20, "") + " {18+}\r\n" + evil[1:] + "\r\n {3+}\r\nx\r\n\r\n", "b BAD [CLIENTBUG] "},
+		{"rewritten", "b SEARCH" + strings.Repeat(" SMALLER 9", (most-10)/10) + "\r\n", "b BAD [CLIENTBUG] "},
+		{"second line", "b LIST \"\" {1+}\r\nx" + strings.Repeat(" ", most) + "\r\n", "* BYE "},
+		{"two lines", strings.Replace(fetch(most-50, " SUBJECT {1+}"), "FETCH", "SEARCH UID", 1) + "\r\nx SUBJECT " + strings.Repeat("x", 50) + "\r\n", "* BYE "},
+		{"no tag", strings.Repeat("x", 1<<20), "* BYE "},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			c := s.dial(t)
+			c.expect("* OK ")
+			c.send(login)
+			c.expect("l OK ")
+			c.send("a SELECT INBOX\r\n")
+			c.until("a OK ")
+			go io.WriteString(c.conn, tt.sent) // the server may be gone before the end
+			switch c.expect(tt.want); tt.want[0] {
+			case '*':
+				if tt.want == "* BYE " {
+					return
+				}
+				c.expect("b OK ")
+			}
+			c.send("c LIST \"\" Evil\r\n")
+			c.expect("c OK ")
+		})
+	}
+}
+
+// Who speaks something else is told so, and need not end a line to be told.
+func TestNoCommand(t *testing.T) {
+	s := start(t, true, &wire.Options{})
+	for name, sent := range map[string]string{
+		"TLS":      "\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
+		"garbage":  "\x00\xff\x80\r\n",
+		"no tag":   " NOOP\r\n",
+		"only tag": "a\r\n",
+		"no name":  "a (x)\r\n",
+		"UID":      "a UID\r\n",
+	} {
+		t.Run(name, func(t *testing.T) {
+			c := s.dial(t)
+			c.expect("* OK ")
+			c.send("b NOOP\r\n%s", sent)
+			c.expect("b OK ", "* BYE ")
+			c.closed()
+		})
+	}
 }
 
 // writesOf returns how many writes answer a command: the least of some tries, since on a busy machine a

@@ -15,16 +15,17 @@ var ErrPipelinedSTARTTLS = errors.New("wire: plaintext behind STARTTLS")
 // offersTLS reports whether STARTTLS may be spoken on the connection.
 func (c *Conn) offersTLS() bool { return c.ln.opts.TLSConfig != nil && !c.IsTLS() }
 
-// intercept looks at the first line of a command. For STARTTLS that wire has to answer it returns
+// intercept looks at the first line of a command, and takes note whether it is one. For STARTTLS that wire has to answer it returns
 // the tag. That of a client who is logged in is for the server, which answers BAD; so it takes note of
 // commands that log in and out, whose answer seeLocked looks for.
 func (c *Conn) intercept(line []byte) (tag string, ok bool) {
 	tag, name, args, ok := command(line)
-	if !ok {
-		return "", false
-	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	c.nonsense = !ok || !beginsAtom(name) || name == "UID" && !beginsAtom(string(args))
+	if !c.offersTLS() {
+		return "", false
+	}
 	switch name {
 	case "LOGIN", "AUTHENTICATE":
 		c.authTag, c.authOK = tag, true
