@@ -137,6 +137,7 @@ func (s *server) run(ctx context.Context) error {
 	if s.web != nil {
 		serve("metrics", s.web, web.Serve)
 	}
+	go giveBack(ctx)
 	<-ctx.Done()
 
 	s.log.Info("shutting down")

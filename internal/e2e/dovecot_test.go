@@ -33,7 +33,7 @@ var oddTexts = []string{
 	"Subject: trailing\r\n\r\n\r\n\r\n \r\n\t\r\n",
 }
 
-func must(t *testing.T, err error) {
+func must(t testing.TB, err error) {
 	t.Helper()
 	if err != nil {
 		t.Fatal(err)

@@ -50,12 +50,12 @@ type server struct {
 
 // serve starts maildird for users and ends it with the test. location is where Maildirs are, with %u
 // for the user; more is added to the configuration.
-func serve(t *testing.T, location, more string) *server {
+func serve(t testing.TB, location, more string) *server {
 	t.Helper()
 	return serveUsers(t, users, location, more)
 }
 
-func serveUsers(t *testing.T, users []string, location, more string) *server {
+func serveUsers(t testing.TB, users []string, location, more string) *server {
 	t.Helper()
 	dir := peers.Dir(t)
 	own(t, dir)
@@ -95,7 +95,7 @@ location = "`+location+`"
 }
 
 // start runs maildird as the owner of the mail.
-func (s *server) start(t *testing.T, args ...string) {
+func (s *server) start(t testing.TB, args ...string) {
 	t.Helper()
 	s.cmd = exec.Command(maildirdPath, args...)
 	s.cmd.Dir = "/"
@@ -142,7 +142,7 @@ func (s *server) start(t *testing.T, args ...string) {
 }
 
 // stop ends maildird, which has to end well. It may be called twice.
-func (s *server) stop(t *testing.T) {
+func (s *server) stop(t testing.TB) {
 	t.Helper()
 	s.mu.Lock()
 	again := s.stopped
@@ -183,7 +183,7 @@ func (s *server) kill(t *testing.T) {
 }
 
 // waitLog returns when a line of the log matches, with its submatches.
-func (s *server) waitLog(t *testing.T, pattern string) []string {
+func (s *server) waitLog(t testing.TB, pattern string) []string {
 	t.Helper()
 	re := regexp.MustCompile(pattern)
 	timeout := time.After(patience)
@@ -237,7 +237,7 @@ func client(t *testing.T, addr, user string, o *imapclient.Options) *imapclient.
 
 // mailDir is a directory for users' homes that the server may write to, and the location of the
 // Maildirs in it.
-func mailDir(t *testing.T) (dir, location string) {
+func mailDir(t testing.TB) (dir, location string) {
 	t.Helper()
 	dir = peers.Dir(t)
 	own(t, dir)
@@ -245,7 +245,7 @@ func mailDir(t *testing.T) (dir, location string) {
 }
 
 // own gives a file or directory, and what is in it, to the owner of the mail.
-func own(t *testing.T, path string) {
+func own(t testing.TB, path string) {
 	t.Helper()
 	uid, gid := peers.Owner(t)
 	err := filepath.WalkDir(path, func(path string, _ os.DirEntry, err error) error {
@@ -259,7 +259,7 @@ func own(t *testing.T, path string) {
 	}
 }
 
-func writeFile(t *testing.T, name, text string) {
+func writeFile(t testing.TB, name, text string) {
 	t.Helper()
 	if err := os.WriteFile(name, []byte(text), 0o644); err != nil {
 		t.Fatal(err)
@@ -277,7 +277,7 @@ func readFile(t *testing.T, name string) string {
 }
 
 // writeCert makes a certificate that signs itself.
-func writeCert(t *testing.T, certFile, keyFile string) {
+func writeCert(t testing.TB, certFile, keyFile string) {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {

@@ -39,7 +39,7 @@ func missing(t *testing.T, err error) {
 
 // Owner is the user that owns the mail: Debian's "mail", or whoever runs the test if that is not
 // root.
-func Owner(t *testing.T) (uid, gid int) {
+func Owner(t testing.TB) (uid, gid int) {
 	t.Helper()
 	if os.Geteuid() != 0 {
 		return os.Geteuid(), os.Getegid()
@@ -59,7 +59,7 @@ func Owner(t *testing.T) (uid, gid int) {
 
 // Dir is a directory that every user may enter, removed with the test. [testing.T.TempDir] is for
 // one user alone.
-func Dir(t *testing.T) string {
+func Dir(t testing.TB) string {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "peer")
 	if err != nil {
