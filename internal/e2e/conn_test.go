@@ -37,6 +37,12 @@ func dial(t testing.TB, addr string) *conn {
 	if err != nil {
 		t.Fatal(err)
 	}
+	return greet(t, nc)
+}
+
+// greet reads the greeting on a new connection, which it closes with the test.
+func greet(t testing.TB, nc net.Conn) *conn {
+	t.Helper()
 	t.Cleanup(func() { nc.Close() })
 	c := &conn{Conn: nc, t: t, quit: t.FailNow, r: bufio.NewReader(nc)}
 	if line := c.read(); !strings.HasPrefix(line, "* OK") {
