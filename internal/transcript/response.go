@@ -79,7 +79,7 @@ func (r *response) kind() (name, num string) {
 // parseResponse reads a response without its CRLF, with literals as they are sent. An expected one
 // may do without tag.
 func parseResponse(line string, expected bool) (*response, error) {
-	r := &response{source: showWire(line)}
+	r := &response{source: Show(line)}
 	word, rest, _ := strings.Cut(line, " ")
 	if expected && isTaggedStatus(word) {
 		rest = line
@@ -288,8 +288,9 @@ func showParts(parts []part) string {
 	return b.String()
 }
 
-// showWire makes a line that came over the wire readable.
-func showWire(line string) string {
+// Show makes what goes over the wire readable: literals are written as in a script,
+// and shortened if they are long. Nothing else is changed.
+func Show(line string) string {
 	var b strings.Builder
 	for {
 		m := anyLiteral.FindStringSubmatchIndex(line)

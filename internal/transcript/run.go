@@ -2,14 +2,12 @@ package transcript
 
 import (
 	"crypto/tls"
-	"errors"
 	"fmt"
 	"io"
 	"maps"
 	"net"
 	"slices"
 	"strings"
-	"syscall"
 	"time"
 )
 
@@ -59,7 +57,7 @@ func (s *Script) Run(t T, server Server) {
 	maps.Copy(r.verbs, server.Verbs)
 	defer func() {
 		for _, c := range r.conns {
-			c.close()
+			c.Close()
 		}
 	}()
 	for _, st := range s.steps {
@@ -94,10 +92,10 @@ func (r *run) fatalf(line int, format string, args ...any) {
 	r.t.Helper()
 	for _, n := range slices.Sorted(maps.Keys(r.conns)) {
 		c := r.conns[n]
-		for len(c.lines) > 0 && c.fetch(patience) == nil {
+		for len(c.lines) > 0 && c.fetch() == nil {
 		}
 		for _, l := range c.queue {
-			r.said(0, fmt.Sprintf("S%d:", n), showWire(l)+"    (not looked at)")
+			r.said(0, fmt.Sprintf("S%d:", n), Show(l)+"    (not looked at)")
 		}
 	}
 	r.t.Fatalf("%v\n\n%s\n", lineError(r.script.Name, line, fmt.Errorf(format, args...)), strings.Join(r.dialogue, "\n"))
@@ -105,11 +103,8 @@ func (r *run) fatalf(line int, format string, args ...any) {
 
 // A conn is one client's connection.
 type conn struct {
-	net.Conn
-	name  string // of the server, for the dialogue
-	lines chan string
-	err   error         // why lines was closed
-	done  chan struct{} // closed when nobody takes lines any more
+	*Conn
+	name string // of the server, for the dialogue
 
 	queue   []string    // read, not looked at
 	pending []string    // tags of commands without an answer, oldest first
@@ -123,59 +118,20 @@ type forbidden struct {
 	line  int
 }
 
-func (c *conn) close() {
-	close(c.done)
-	c.Close()
-	for range c.lines { // until the reader has ended
-	}
-}
-
-// read hands over lines, with their literals, until the connection ends.
-func (c *conn) read() {
-	defer close(c.lines)
-	for in := newReader(c); ; {
-		line, err := in.line()
-		if err == io.EOF || errors.Is(err, syscall.ECONNRESET) {
-			err = errEnded
-		}
-		if err != nil {
-			c.err = err
-			return
-		}
-		select {
-		case c.lines <- line:
-		case <-c.done:
-			return
-		}
-	}
-}
-
-var (
-	errPatience = errors.New("sends nothing")
-	errEnded    = errors.New("closed the connection")
-)
-
 // fetch waits for one more line and puts it in the queue.
-func (c *conn) fetch(wait time.Duration) error {
-	timer := time.NewTimer(wait)
-	defer timer.Stop()
-	select {
-	case line, ok := <-c.lines:
-		if !ok {
-			return c.err
-		}
+func (c *conn) fetch() error {
+	line, err := c.Response(patience)
+	if err == nil {
 		c.queue = append(c.queue, line)
-		return nil
-	case <-timer.C:
-		return errPatience
 	}
+	return err
 }
 
-// next is the next response to look at. Its error is errEnded when the server closed
+// next is the next response to look at. Its error is ErrEnded when the server closed
 // the connection.
 func (c *conn) next() (*response, error) {
 	if len(c.queue) == 0 {
-		if err := c.fetch(patience); err != nil {
+		if err := c.fetch(); err != nil {
 			return nil, err
 		}
 	}
@@ -198,13 +154,7 @@ func (r *run) dial(st step) *conn {
 	if r.server.TLS != nil {
 		nc = tls.Client(nc, r.server.TLS)
 	}
-	c := &conn{
-		Conn:  nc,
-		name:  fmt.Sprintf("S%d:", st.client),
-		lines: make(chan string, 1000),
-		done:  make(chan struct{}),
-	}
-	go c.read()
+	c := &conn{Conn: NewConn(nc), name: fmt.Sprintf("S%d:", st.client)}
 	r.conns[st.client] = c
 	r.said(st.line, fmt.Sprintf("C%d", st.client), "connect")
 	return c
@@ -226,7 +176,7 @@ func (r *run) conn(st step) *conn {
 }
 
 func (r *run) drop(client int) {
-	r.conns[client].close()
+	r.conns[client].Close()
 	delete(r.conns, client)
 }
 
@@ -282,7 +232,7 @@ func (a *command) send(r *run, st step, c *conn) {
 func (r *run) continued(st step, c *conn) bool {
 	r.t.Helper()
 	for {
-		if err := c.fetch(patience); err != nil {
+		if err := c.fetch(); err != nil {
 			r.fatalf(st.line, "want a continuation request: %w", err)
 		}
 		last := len(c.queue) - 1
@@ -442,7 +392,7 @@ func (*closed) run(r *run, st step) {
 	c := r.conn(st)
 	for {
 		got, err := c.next()
-		if err == errEnded {
+		if err == ErrEnded {
 			break
 		}
 		if err != nil {
