@@ -137,8 +137,11 @@ func (r *reader) line() (string, error) {
 	var b strings.Builder
 	for {
 		s, err := r.r.ReadString('\n')
-		if err == io.EOF && (s != "" || b.Len() > 0) {
+		switch cut := s != "" || b.Len() > 0; {
+		case err == io.EOF && cut:
 			err = io.ErrUnexpectedEOF
+		case err == io.ErrUnexpectedEOF && !cut: // TLS that ended without saying so
+			err = io.EOF
 		}
 		if err != nil {
 			return "", err
