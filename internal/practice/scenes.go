@@ -1,0 +1,30 @@
+package practice
+
+// scenes are all questions, in the order of the RFC's sections.
+var scenes = []scene{
+	{"delete", "3.1-3.3", "DELETE of a mailbox that another session has selected", deleteSelected},
+	{"delete-name", "3.2", "the name of the deleted mailbox, while the other session still has it", nameOfDeleted},
+	{"rename", "3.1, 3.3, 3.4", "RENAME of a mailbox that another session has selected", renameSelected},
+	{"rename-name", "3.4", "the old name, when the other session uses it", nameOfRenamed},
+	{"fetch", "4.1.1-4.1.3", "FETCH BODY[] of messages, some of them expunged", fetchMixed},
+	{"fetch-gone", "4.1.1-4.1.3", "FETCH BODY[] of expunged messages only", fetchGone},
+	{"fetch-envelope", "4.1.1-4.1.3", "FETCH ENVELOPE of messages, some of them expunged", fetchEnvelope},
+	{"fetch-flags", "4.1.1-4.1.3", "FETCH FLAGS of messages, some of them expunged", fetchFlags},
+	{"fetch-told", "4.1.1", "FETCH of expunged messages after the EXPUNGE was told", fetchTold},
+	{"expunge", "4.1.4", "EXPUNGE while another session has the mailbox selected", expungeSelected},
+	{"store-silent", "4.2.1", "STORE .SILENT of messages, some of them expunged", storeSilent},
+	{"store-gone", "4.2.2", "STORE of expunged messages only", storeGone},
+	{"store", "4.2.3, 4.2.4", "STORE of messages, some of them expunged", storeMixed},
+	{"search", "4.3", "expunged messages in SEARCH ALL", searchAll},
+	{"search-body", "4.3", "expunged messages in SEARCH BODY", searchText},
+	{"copy", "4.4.1, 4.4.2", "COPY of messages, some of them expunged", copyMixed},
+	{"move", "4.4.1, 4.4.2", "MOVE of messages, some of them expunged", moveMixed},
+	{"uid-fetch", "RFC 9051 6.4.9", "UID FETCH of messages, some of them expunged", uidFetch},
+	{"uid-store", "RFC 9051 6.4.9", "UID STORE of messages, some of them expunged", uidStore},
+	{"uid-copy", "RFC 9051 6.4.9", "UID COPY of messages, some of them expunged", uidCopy},
+	{"expunge-told", "RFC 9051 7.5.1", "EXPUNGE responses during FETCH, STORE and SEARCH", neverDuring},
+	{"numbers", "RFC 9051 7.5.1", "sequence numbers before the EXPUNGE is told", numbersStay},
+	{"noop", "RFC 9051 6.1.2", "an EXPUNGE by another session, at NOOP", toldAtNoop},
+	{"idle-expunge", "RFC 2177", "an EXPUNGE by another session, in IDLE", toldInIdle},
+	{"idle-new", "RFC 2177", "a new message, in IDLE", newInIdle},
+}
