@@ -1,8 +1,12 @@
 # make test does all the set-up there is: it installs the programs that the tests talk to.
 
-PEERS = dovecot-imapd postfix isync neomutt curl python3
+PEERS = dovecot-imapd postfix isync neomutt curl python3 libglib2.0-0
 
-.PHONY: test lint peers fuzz
+# courier-imap can't be installed beside dovecot-imapd. Its packages, with the libraries that its imapd
+# needs, are only downloaded; tests unpack them where they need them.
+COURIER = courier-imap courier-authlib libcourier-unicode4 libgdbm6 libidn12 libgamin0 gamin
+
+.PHONY: test lint peers fuzz strategies
 
 test: peers lint
 	MAILDIR_PEERS=require go test -race -timeout 20m ./...
@@ -13,13 +17,22 @@ lint:
 	go tool staticcheck ./...
 
 # Debian packages, installed when they are missing; who may not install them is told their names.
-peers:
+peers: build/courier
 	@missing=; for p in $(PEERS); do dpkg -s $$p >/dev/null 2>&1 || missing="$$missing $$p"; done; \
 	[ -z "$$missing" ] && exit 0; \
 	[ "$$(id -u)" = 0 ] || { echo "the tests need these Debian packages:$$missing"; exit 1; }; \
 	apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends $$missing
 
-# Each fuzz target for a while.
+build/courier:
+	[ "$$(id -u)" != 0 ] || apt-get update -q
+	rm -rf $@.tmp && mkdir -p $@.tmp
+	cd $@.tmp && apt-get download -q $(COURIER)
+	mv $@.tmp $@
+
+# The tables in docs/strategies.md.
+strategies: peers
+	MAILDIR_PEERS=require go test ./internal/e2e -run '^TestStrategies' -count 1 -update
+
 fuzz:
 	@for dir in $$(go list -f '{{.Dir}}' ./...); do \
 		for f in $$(grep -ho '^func Fuzz[A-Za-z]*' $$dir/*_test.go 2>/dev/null | cut -c6-); do \

@@ -81,7 +81,7 @@ namespace inbox {
 		cmd.Process.Signal(os.Interrupt)
 		<-exited
 	})
-	waitListening(t, "dovecot", d.Addr, exited, func() string { return out.String() + d.Log(t) })
+	waitListening(t, "dovecot", "tcp", d.Addr, exited, func() string { return out.String() + d.Log(t) })
 	return d
 }
 

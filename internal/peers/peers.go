@@ -84,11 +84,11 @@ func freeAddr(t *testing.T) string {
 
 // waitListening returns when a program takes connections. It fails the test with what the program
 // said if it ends before that.
-func waitListening(t *testing.T, program, addr string, exited chan error, said func() string) {
+func waitListening(t *testing.T, program, network, addr string, exited chan error, said func() string) {
 	t.Helper()
 	deadline := time.Now().Add(20 * time.Second)
 	for {
-		c, err := net.Dial("tcp", addr)
+		c, err := net.Dial(network, addr)
 		if err == nil {
 			c.Close()
 			return

@@ -102,7 +102,7 @@ postlog unix-dgram n - n - 1 postlogd
 		}
 		<-exited
 	})
-	waitListening(t, "postfix", p.Addr, exited, func() string { return out.String() + p.Log(t) })
+	waitListening(t, "postfix", "tcp", p.Addr, exited, func() string { return out.String() + p.Log(t) })
 	return p
 }
 
