@@ -9,8 +9,8 @@ import (
 	"testing"
 )
 
-// maildirdPath is the program under test.
-var maildirdPath string
+// The programs under test.
+var maildirdPath, rfc2180Path string
 
 func TestMain(m *testing.M) { os.Exit(buildAndRun(m)) }
 
@@ -25,13 +25,13 @@ func buildAndRun(m *testing.M) int {
 		err = os.Chmod(dir, 0o755) // the owner of the mail runs it
 	}
 	if err == nil {
-		maildirdPath = filepath.Join(dir, "maildird")
-		build := exec.Command("go", "build", "-race", "-o", maildirdPath, "github.com/imapmaildir/imapmaildir/cmd/maildird")
+		maildirdPath, rfc2180Path = filepath.Join(dir, "maildird"), filepath.Join(dir, "rfc2180")
+		build := exec.Command("go", "build", "-race", "-o", dir, "../../cmd/maildird", "../../cmd/rfc2180")
 		build.Stdout, build.Stderr = os.Stderr, os.Stderr
 		err = build.Run()
 	}
 	if err != nil {
-		fmt.Fprintln(os.Stderr, "build maildird:", err)
+		fmt.Fprintln(os.Stderr, "build the programs:", err)
 		return 1
 	}
 	return m.Run()
