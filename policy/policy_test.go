@@ -6,6 +6,7 @@ import (
 	"go/parser"
 	"go/token"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -149,9 +150,24 @@ func TestImports(t *testing.T) {
 		}
 		for _, i := range ast.Imports {
 			path, _ := strconv.Unquote(i.Path.Value)
-			if path != "fmt" && path != "strings" {
+			if path != "fmt" && path != "slices" && path != "strings" {
 				t.Errorf("%s imports %s", f.Name(), path)
 			}
 		}
+	}
+}
+
+func TestVains(t *testing.T) {
+	del, ren := DeleteGhost, RenameRefuse
+	r := &Rules{Exceptions: []Exception{
+		{Match: "A", Delete: &del},
+		{Match: "B"},
+		{Match: "A", Delete: &del, Rename: &ren},
+		{Match: "*", Rename: &ren},
+		{Match: "C*", Delete: &del, Rename: &ren},
+	}}
+	want := []Vain{{Exception: 1}, {2, "delete", 0}, {4, "rename", 3}}
+	if got := r.Vains(); !slices.Equal(got, want) {
+		t.Errorf("got %+v, want %+v", got, want)
 	}
 }

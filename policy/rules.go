@@ -1,6 +1,9 @@
 package policy
 
-import "strings"
+import (
+	"slices"
+	"strings"
+)
 
 // Rules are the policies of a server: one for all mailboxes, and exceptions by name. A nil *Rules
 // is the default policy everywhere.
@@ -42,6 +45,54 @@ func (r *Rules) For(mailbox string, separator rune) Policy {
 		set(&p.CopyExpunged, e.CopyExpunged)
 	}
 	return p
+}
+
+// sets are the keys that an exception sets.
+func (e *Exception) sets() (keys []string) {
+	for _, k := range []struct {
+		key string
+		set bool
+	}{
+		{"delete", e.Delete != nil},
+		{"rename", e.Rename != nil},
+		{"expunge", e.Expunge != nil},
+		{"fetch_expunged", e.FetchExpunged != nil},
+		{"store_expunged", e.StoreExpunged != nil},
+		{"copy_expunged", e.CopyExpunged != nil},
+	} {
+		if k.set {
+			keys = append(keys, k.key)
+		}
+	}
+	return keys
+}
+
+// A Vain is something in Rules that can have no effect.
+type Vain struct {
+	Exception int    // its index
+	Key       string // that it sets; "" if it sets none
+	By        int    // the exception before it that sets the key for all that it matches
+}
+
+// Vains finds exceptions that set nothing, or only what one before them has set: the first that matches
+// wins. It looks at patterns that are equal, and at "*".
+func (r *Rules) Vains() (vains []Vain) {
+	for i := range r.Exceptions {
+		e := &r.Exceptions[i]
+		keys := e.sets()
+		if len(keys) == 0 {
+			vains = append(vains, Vain{Exception: i})
+		}
+		for _, key := range keys {
+			by := slices.IndexFunc(r.Exceptions[:i], func(before Exception) bool {
+				return (before.Match == e.Match || before.Match == "*") && slices.Contains(before.sets(), key)
+			})
+			if by >= 0 {
+				vains = append(vains, Vain{i, key, by})
+			}
+		}
+	}
+	return vains
 }
 
 func set[T any](to, from *T) {

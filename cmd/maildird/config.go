@@ -246,6 +246,15 @@ func (c *config) checkMissing(d *document) {
 			d.complain(fmt.Sprintf("policy.mailbox[%d]", i), "match is missing")
 		}
 	}
+	for _, v := range c.policy.Vains() {
+		table := fmt.Sprintf("policy.mailbox[%d]", v.Exception)
+		if v.Key == "" {
+			d.complain(table, "sets nothing; set one of the keys of [policy], or leave it out")
+			continue
+		}
+		d.complain(table+"."+v.Key, "can have no effect: policy.mailbox[%d], match = %q, sets it before, and the first that matches wins",
+			v.By, c.policy.Exceptions[v.By].Match)
+	}
 }
 
 // checkPlace tells why files can't be made in a directory, which is made itself if it does not
