@@ -2,7 +2,6 @@ package backend
 
 import (
 	"context"
-	"slices"
 
 	"github.com/emersion/go-imap/v2/imapserver"
 	"github.com/imapmaildir/imapmaildir/watch"
@@ -61,18 +60,23 @@ func (s *Session) idleTell(w *imapserver.UpdateWriter, stop <-chan struct{}) err
 type dirs struct {
 	watcher *watch.Watcher
 	hint    func(watch.Hint)
-	paths   []string
+	own     string
 	stops   []func()
 }
 
 // are makes them others, if they are others by now: after a RENAME they have other paths.
-func (d *dirs) are(paths []string) {
-	if slices.Equal(paths, d.paths) {
+func (d *dirs) are(own string, mail []string) {
+	if own == d.own {
 		return
 	}
 	d.stop()
-	d.paths = paths
-	for _, path := range paths {
+	d.own = own
+	d.stops = append(d.stops, d.watcher.Watch(own, func(h watch.Hint) {
+		if h.Name == "" { // the directory itself; locks and lists come and go in it
+			d.hint(h)
+		}
+	}))
+	for _, path := range mail {
 		d.stops = append(d.stops, d.watcher.Watch(path, d.hint))
 	}
 }

@@ -90,10 +90,11 @@ func (m *Mailbox) Name() string {
 	return name
 }
 
-// Dirs are the directories in which other programs' changes show.
-func (m *Mailbox) Dirs() []string {
-	path := m.acct.join(m.path())
-	return []string{path + "/new", path + "/cur"}
+// Dirs are where other programs' changes show: the mailbox's own directory, of which it matters that it
+// is moved or removed, and those in which mail comes, goes and is renamed.
+func (m *Mailbox) Dirs() (own string, mail []string) {
+	own = m.acct.join(m.path())
+	return own, []string{own + "/new", own + "/cur"}
 }
 
 // path is the mailbox's directory, from the root.
