@@ -4,6 +4,7 @@ import (
 	"io"
 	"math"
 	"os"
+	"slices"
 
 	"golang.org/x/sys/unix"
 )
@@ -18,10 +19,15 @@ func lockByte(f *os.File, at int64) error {
 }
 
 // lockedBytes are the bytes that others have locked.
-func lockedBytes(f *os.File) ([]int64, error) { return lockedBetween(f, 0, math.MaxInt64) }
+func lockedBytes(f *os.File) ([]int64, error) {
+	found, err := lockedBetween(f, 0, math.MaxInt64)
+	slices.Sort(found)
+	return slices.Compact(found), err
+}
 
 // lockedBetween are those from one byte to before another. The kernel tells of one lock at a time, of
-// no particular one.
+// no particular one. One of more than one byte is another program's (a backup's, or a flock over NFS):
+// its start counts, since it may hide others.
 func lockedBetween(f *os.File, from, to int64) ([]int64, error) {
 	if from >= to {
 		return nil, nil
@@ -33,11 +39,14 @@ func lockedBetween(f *os.File, from, to int64) ([]int64, error) {
 	if l.Type == unix.F_UNLCK {
 		return nil, nil
 	}
-	at := l.Start
-	before, err := lockedBetween(f, from, at)
+	end := to // of the lock; Len 0 reaches to the end of all files
+	if l.Len > 0 {
+		end = l.Start + l.Len
+	}
+	found, err := lockedBetween(f, from, l.Start)
 	if err != nil {
 		return nil, err
 	}
-	after, err := lockedBetween(f, at+1, to)
-	return append(append(before, at), after...), err
+	after, err := lockedBetween(f, end, to)
+	return append(append(found, l.Start), after...), err
 }
