@@ -47,6 +47,7 @@ type Account struct {
 	known  map[fileID]*Mailbox // all that are in use or kept
 	kept   []*Mailbox          // those that nobody uses, the one that was left last at the end
 	moved  map[string]string   // storage names: that of a mailbox that was renamed → its present one
+	moving map[string]string   // storage names that a RENAME is changing now → the new ones
 	warned map[string]struct{} // places that were complained about
 }
 
@@ -814,6 +815,8 @@ func (a *Account) Rename(ctx context.Context, from, to string) error {
 			return err
 		}
 	}
+	a.setMoving(moves)
+	defer a.setMoving(nil)
 	if a.opts.Layout == LayoutFS {
 		mode, err := a.rootMode()
 		if err != nil {
@@ -845,6 +848,14 @@ func (a *Account) Rename(ctx context.Context, from, to string) error {
 			}
 		}
 	})
+}
+
+// setMoving notes which names a RENAME changes, so that who looks meanwhile doesn't take it for another
+// program's.
+func (a *Account) setMoving(moves map[string]string) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.moving = moves
 }
 
 // move renames one directory, and tells who has it open its new name.

@@ -314,14 +314,16 @@ func (m *Mailbox) stands() error {
 	if err := m.Err(); err != nil {
 		return err
 	}
-	st, err := m.acct.statDir(m.path())
-	if err == nil && st.id == m.id {
-		return nil
-	} else if err != nil && !notExist(err) && !errors.Is(err, ErrBadPlace) {
-		return err
-	}
-	if m.wasSetAside() || m.wasMoved() {
-		return nil
+	for range 3 { // a RENAME may come between the looks
+		st, err := m.acct.statDir(m.path())
+		if err == nil && st.id == m.id {
+			return nil
+		} else if err != nil && !notExist(err) && !errors.Is(err, ErrBadPlace) {
+			return err
+		}
+		if m.wasSetAside() || m.wasMoved() {
+			return nil
+		}
 	}
 	reason := goneError("the mailbox was deleted by another program")
 	m.vanish(reason)
@@ -353,6 +355,9 @@ func (m *Mailbox) wasMoved() bool {
 	if m.Deleted() {
 		return false
 	}
+	m.mu.Lock()
+	old := m.storage
+	m.mu.Unlock()
 	now, ok := m.acct.whereIs(m.id)
 	if !ok {
 		return false
@@ -361,12 +366,16 @@ func (m *Mailbox) wasMoved() bool {
 	defer m.acct.mu.Unlock()
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if m.storage == now {
+	if m.storage != old || old == now {
 		return true // a RENAME of this process, meanwhile
 	}
+	ours := m.acct.moving[m.storage] == now
 	m.acct.noteMoved(m.storage, now)
 	m.storage = now
 	m.wake()
+	if ours {
+		return true // a RENAME of this process that is under way
+	}
 	for r := range m.refs {
 		if r.opts.Moved != nil && !r.sent {
 			go r.opts.Moved()

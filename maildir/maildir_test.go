@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -445,4 +446,50 @@ func TestBaseNameAgain(t *testing.T) {
 			t.Errorf("%s it has UIDs %d, want %d", what, uids, want)
 		}
 	}
+}
+
+// Who looks at a mailbox while this process renames it follows, and doesn't take that for another
+// program's doing.
+func TestRenameWhileLooking(t *testing.T) {
+	eachLayout(t, func(t *testing.T, a *Account) {
+		ctx := context.Background()
+		name := func(i int) string { return fmt.Sprintf("Box%d", i) }
+		if err := a.Create(ctx, name(0), nil); err != nil {
+			t.Fatal(err)
+		}
+		moved := make(chan struct{}, 1)
+		r := open(t, a, name(0), RefOptions{Selected: true, Moved: func() {
+			select {
+			case moved <- struct{}{}:
+			default:
+			}
+		}})
+		done := make(chan struct{})
+		var looks sync.WaitGroup
+		looks.Go(func() {
+			for {
+				select {
+				case <-done:
+					return
+				default:
+				}
+				if _, err := r.Sync(ctx); err != nil {
+					t.Error(err)
+					return
+				}
+			}
+		})
+		for i := range 200 {
+			if err := a.Rename(ctx, name(i), name(i+1)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		close(done)
+		looks.Wait()
+		select {
+		case <-moved:
+			t.Error("the mailbox was taken for renamed by another program")
+		default:
+		}
+	})
 }
