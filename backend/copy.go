@@ -48,7 +48,7 @@ func (s *Session) Move(w *imapserver.MoveWriter, set imap.NumSet, dest string) (
 	if len(sel.entries) == 0 {
 		return nil
 	}
-	c, err := s.sel.MoveTo(s.ctx, to.Mailbox, sel.messages(), s.keepGhosts())
+	c, err := s.sel.MoveTo(s.ctx, to.Mailbox, sel.snap, sel.messages(), s.keepGhosts())
 	if err != nil {
 		return tryCreate(err)
 	}

@@ -942,7 +942,7 @@ func (a *Account) renameINBOX(ctx context.Context, to string) error {
 	if err != nil {
 		return err
 	}
-	_, err = inbox.MoveTo(ctx, dest.Mailbox, s.Messages, inbox.Holders() > 0)
+	_, err = inbox.MoveTo(ctx, dest.Mailbox, s, s.Messages, inbox.Holders() > 0)
 	return err
 }
 

@@ -159,7 +159,7 @@ func TestOpposingMoves(t *testing.T) {
 				for i := 0; i < 20 && err == nil; i++ {
 					var s *Snapshot
 					if s, err = p[0].Sync(ctx); err == nil && len(s.Messages) > 0 {
-						_, err = p[0].MoveTo(ctx, p[1].Mailbox, s.Messages[:1], false)
+						_, err = p[0].MoveTo(ctx, p[1].Mailbox, s, s.Messages[:1], false)
 					}
 				}
 				done <- err

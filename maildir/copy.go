@@ -142,8 +142,11 @@ func copyFile(f *os.File, dest *Mailbox, to string) error {
 //
 // Within one mailbox a moved message gets a new UID and the old one is expunged. keep is as for
 // Expunge.
-func (m *Mailbox) MoveTo(ctx context.Context, dest *Mailbox, msgs []*Message, keep bool) (Copied, error) {
-	flags := m.Snapshot()
+//
+// s is the snapshot that the caller looked at. What is kept of a message that was gone from it is
+// copied; one that was there and goes before its turn was moved or expunged by another session, and is
+// not to be in two places.
+func (m *Mailbox) MoveTo(ctx context.Context, dest *Mailbox, s *Snapshot, msgs []*Message, keep bool) (Copied, error) {
 	first, second := m, dest // in one order everywhere, so that opposite moves don't wait for each other
 	if dest.id.ino < m.id.ino {
 		first, second = dest, m
@@ -158,12 +161,12 @@ func (m *Mailbox) MoveTo(ctx context.Context, dest *Mailbox, msgs []*Message, ke
 			return first.hold(ctx)(func() error { return second.hold(ctx)(f) })
 		}
 	}
-	todo, err := m.placements(ctx, dest, flags, msgs)
+	todo, err := m.placements(ctx, dest, s, msgs)
 	if err != nil {
 		return Copied{}, err
 	}
 	for i, msg := range msgs {
-		todo[i].put = func(to string) error { return m.moveFile(msg, dest, to, keep) }
+		todo[i].put = func(to string) error { return m.moveFile(s, msg, dest, to, keep) }
 	}
 	uids, err := dest.place(ctx, hold, todo)
 	if err != nil {
@@ -186,13 +189,16 @@ func (m *Mailbox) MoveTo(ctx context.Context, dest *Mailbox, msgs []*Message, ke
 }
 
 // moveFile moves one file, under both mailboxes' locks.
-func (m *Mailbox) moveFile(msg *Message, dest *Mailbox, to string, keep bool) error {
+func (m *Mailbox) moveFile(s *Snapshot, msg *Message, dest *Mailbox, to string, keep bool) error {
 	from, f, err := m.find(msg)
 	if err != nil {
 		return err
 	}
 	defer f.Close()
 	if strings.HasPrefix(from, "tmp/") {
+		if s.Find(msg.UID) != nil {
+			return ErrExpunged
+		}
 		return m.linkTo(msg, dest, to) // a ghost, which goes when all were told (RFC 2180 4.4.2)
 	}
 	if keep {

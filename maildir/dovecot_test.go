@@ -116,7 +116,7 @@ func TestDovecotAgrees(t *testing.T) {
 			if _, err := inbox.CopyTo(ctx, box.Mailbox, inbox.Snapshot().Messages[1:]); err != nil {
 				t.Fatal(err)
 			}
-			if _, err := inbox.MoveTo(ctx, box.Mailbox, inbox.Snapshot().Messages[:1], false); err != nil {
+			if _, err := inbox.MoveTo(ctx, box.Mailbox, inbox.Snapshot(), inbox.Snapshot().Messages[:1], false); err != nil {
 				t.Fatal(err)
 			}
 			if err := inbox.Expunge(ctx, []imap.UID{3}, 0, false); err != nil {

@@ -153,7 +153,7 @@ func TestLife(t *testing.T) {
 		if c, err = inbox.CopyTo(ctx, inbox.Mailbox, inbox.Snapshot().Messages[:1]); err != nil || !slices.Equal(c.Dest, []imap.UID{3}) {
 			t.Fatalf("copy into the same mailbox: %+v, %v", c, err)
 		}
-		if c, err = inbox.MoveTo(ctx, dest.Mailbox, inbox.Snapshot().Messages[1:2], false); err != nil || !slices.Equal(c.Dest, []imap.UID{4}) {
+		if c, err = inbox.MoveTo(ctx, dest.Mailbox, inbox.Snapshot(), inbox.Snapshot().Messages[1:2], false); err != nil || !slices.Equal(c.Dest, []imap.UID{4}) {
 			t.Fatalf("move: %+v, %v", c, err)
 		}
 		wantDump(t, inbox.Snapshot(), `1 \Flagged $later; 3 \Flagged $later`)
@@ -490,6 +490,37 @@ func TestRenameWhileLooking(t *testing.T) {
 		case <-moved:
 			t.Error("the mailbox was taken for renamed by another program")
 		default:
+		}
+	})
+}
+
+// Of two sessions that move a message at the same time to two mailboxes, one gets it, although it is kept
+// for the other one. What was gone before is copied from what is kept.
+func TestMoveTwice(t *testing.T) {
+	eachLayout(t, func(t *testing.T, a *Account) {
+		ctx := context.Background()
+		for _, name := range []string{"A", "B"} {
+			if err := a.Create(ctx, name, nil); err != nil {
+				t.Fatal(err)
+			}
+		}
+		inbox := open(t, a, "INBOX", RefOptions{Selected: true})
+		toA, toB := open(t, a, "A", RefOptions{}), open(t, a, "B", RefOptions{})
+		appendMail(t, inbox, "Subject: one\n\n")
+		s := inbox.Snapshot()
+		for _, move := range []struct {
+			dest *Ref
+			look *Snapshot
+			want int
+		}{{toA, s, 1}, {toB, s, 0}} {
+			c, err := inbox.MoveTo(ctx, move.dest.Mailbox, move.look, s.Messages, true)
+			if err != nil || len(c.Dest) != move.want {
+				t.Fatalf("moved to %s: %d (%v), want %d", move.dest.Name(), len(c.Dest), err, move.want)
+			}
+		}
+		c, err := inbox.MoveTo(ctx, toB.Mailbox, inbox.Snapshot(), s.Messages, true)
+		if err != nil || len(c.Dest) != 1 {
+			t.Fatalf("copied from what is kept: %d (%v)", len(c.Dest), err)
 		}
 	})
 }
