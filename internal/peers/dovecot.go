@@ -21,7 +21,7 @@ type Dovecot struct {
 
 // StartDovecot starts Debian's Dovecot and ends it with the test. location is what follows
 // "maildir:~/Maildir" in mail_location, such as ":LAYOUT=fs".
-func StartDovecot(t *testing.T, location string) *Dovecot {
+func StartDovecot(t testing.TB, location string) *Dovecot {
 	t.Helper()
 	Need(t, "dovecot")
 	needRoot(t, "dovecot")
@@ -90,7 +90,7 @@ func (d *Dovecot) Location() string { return filepath.Join(d.dir, "mail", "%u", 
 
 // Maildir makes a user's empty mail root. It belongs to Dovecot's user and, by setgid, all in it to
 // its group, so that the test, which runs as root, and Dovecot share it as two users do.
-func (d *Dovecot) Maildir(t *testing.T, user string) string {
+func (d *Dovecot) Maildir(t testing.TB, user string) string {
 	t.Helper()
 	root := filepath.Join(d.dir, "mail", user, "Maildir")
 	err := os.MkdirAll(root, 0o755)
@@ -107,7 +107,7 @@ func (d *Dovecot) Maildir(t *testing.T, user string) string {
 }
 
 // Log is all that Dovecot logged.
-func (d *Dovecot) Log(t *testing.T) string {
+func (d *Dovecot) Log(t testing.TB) string {
 	t.Helper()
 	b, err := os.ReadFile(filepath.Join(d.dir, "dovecot.log"))
 	if err != nil && !os.IsNotExist(err) {

@@ -15,21 +15,21 @@ import (
 
 // Need skips a test whose peer is not there; where MAILDIR_PEERS is "require", as in make test,
 // it fails.
-func Need(t *testing.T, program string) {
+func Need(t testing.TB, program string) {
 	t.Helper()
 	if _, err := exec.LookPath(program); err != nil {
 		missing(t, err)
 	}
 }
 
-func needRoot(t *testing.T, program string) {
+func needRoot(t testing.TB, program string) {
 	t.Helper()
 	if os.Geteuid() != 0 {
 		missing(t, fmt.Errorf("%s can only be started by root", program))
 	}
 }
 
-func missing(t *testing.T, err error) {
+func missing(t testing.TB, err error) {
 	t.Helper()
 	if os.Getenv("MAILDIR_PEERS") == "require" {
 		t.Fatal(err)
@@ -72,7 +72,7 @@ func Dir(t testing.TB) string {
 	return dir
 }
 
-func freeAddr(t *testing.T) string {
+func freeAddr(t testing.TB) string {
 	t.Helper()
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -84,7 +84,7 @@ func freeAddr(t *testing.T) string {
 
 // waitListening returns when a program takes connections. It fails the test with what the program
 // said if it ends before that.
-func waitListening(t *testing.T, program, network, addr string, exited chan error, said func() string) {
+func waitListening(t testing.TB, program, network, addr string, exited chan error, said func() string) {
 	t.Helper()
 	deadline := time.Now().Add(20 * time.Second)
 	for {
