@@ -3,7 +3,7 @@
 //
 // # What a test is made of
 //
-// TestMain builds maildird, with the race detector. Each test starts it with [serve] on ports of
+// TestMain builds maildird and rfc2180, with the race detector. Each test starts maildird with [serve] on ports of
 // its own, as the user that owns the mail; when it ends, it has to end well: exit status 0, no
 // data race, no panic. The peers are in package internal/peers. Whoever lacks one skips its test,
 // unless MAILDIR_PEERS is "require".

@@ -168,11 +168,11 @@ func (r reply) numbers(name string) (numbers []int) {
 }
 
 // fetched is all that FETCH responses say of a message: of the one with a number, or, if uid is not
-// "", with a UID. It is "" if they say nothing.
+// "", with a UID, which is digits. It is "" if they say nothing.
 func (r reply) fetched(number int, uid string) string {
 	pattern := fmt.Sprintf(`^\* %d FETCH `, number)
 	if uid != "" {
-		pattern = fmt.Sprintf(`(?s)^\* \d+ FETCH \((.* )?UID %s[ )]`, regexp.QuoteMeta(uid))
+		pattern = fmt.Sprintf(`(?s)^\* \d+ FETCH \((.* )?UID %s[ )]`, uid)
 	}
 	begin := regexp.MustCompile(pattern)
 	var all strings.Builder

@@ -137,11 +137,8 @@ func (r *reader) line() (string, error) {
 	var b strings.Builder
 	for {
 		s, err := r.r.ReadString('\n')
-		switch cut := s != "" || b.Len() > 0; {
-		case err == io.EOF && cut:
+		if err == io.EOF && (s != "" || b.Len() > 0) {
 			err = io.ErrUnexpectedEOF
-		case err == io.ErrUnexpectedEOF && !cut: // TLS that ended without saying so
-			err = io.EOF
 		}
 		if err != nil {
 			return "", err

@@ -90,7 +90,7 @@ func TestStartTLS(t *testing.T) {
 				return
 			}
 			io.WriteString(nc, c.answer)
-			if c.want == "" {
+			if c.want == "" { // it ends without an end of TLS, as servers do
 				io.WriteString(tls.Server(nc, &tls.Config{Certificates: []tls.Certificate{certificate}}), "* OK secret\r\n")
 			}
 		})
@@ -111,6 +111,9 @@ func TestStartTLS(t *testing.T) {
 		conn := NewConn(encrypted)
 		if got, err := conn.Response(patience); got != "* OK secret" {
 			t.Errorf("got %q, %v", got, err)
+		}
+		if _, err := conn.Response(patience); err != ErrEnded {
+			t.Errorf("the end is %v", err)
 		}
 		conn.Close()
 	}

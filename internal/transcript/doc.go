@@ -117,4 +117,9 @@
 // A PATH is one in the root; INBOX/ may stand before it, Work/ stands for .Work/ where there is
 // no directory Work. The last part is a UID, looked up in dovecot-uidlist ("cur/3"), or a pattern as of
 // [path/filepath.Match].
+//
+// # Connections
+//
+// Whoever else speaks IMAP line by line, and wants to see what a server really sends, may use the
+// connection that transcripts are played on: [Conn], [StartTLS], [Show].
 package transcript
