@@ -27,11 +27,24 @@ func (s *Session) Idle(w *imapserver.UpdateWriter, stop <-chan struct{}) (err er
 		default: // one is enough: it makes us look at everything
 		}
 	}
-	watched := dirs{watcher: s.b.watcher, hint: hint}
-	defer watched.stop()
+	var watched string
+	var stops []func()
+	unwatch := func() {
+		for _, stop := range stops {
+			stop()
+		}
+		stops = nil
+	}
+	defer unwatch()
 	for {
-		changed := sel.Changed() // before the look: what comes after it is heard of
-		watched.are(sel.Dirs())
+		changed := sel.Changed()                     // before the look: what comes after it is heard of
+		if own, mail := sel.Dirs(); own != watched { // a RENAME gives them other paths
+			unwatch()
+			watched = own
+			for _, dir := range mail {
+				stops = append(stops, s.b.watcher.Watch(dir, hint))
+			}
+		}
 		if err := s.idleTell(w, stop); err != nil {
 			return err
 		}
@@ -54,36 +67,4 @@ func (s *Session) idleTell(w *imapserver.UpdateWriter, stop <-chan struct{}) err
 	default:
 		return s.tell(w, true)
 	}
-}
-
-// dirs are the directories that a session watches.
-type dirs struct {
-	watcher *watch.Watcher
-	hint    func(watch.Hint)
-	own     string
-	stops   []func()
-}
-
-// are makes them others, if they are others by now: after a RENAME they have other paths.
-func (d *dirs) are(own string, mail []string) {
-	if own == d.own {
-		return
-	}
-	d.stop()
-	d.own = own
-	d.stops = append(d.stops, d.watcher.Watch(own, func(h watch.Hint) {
-		if h.Name == "" { // the directory itself; locks and lists come and go in it
-			d.hint(h)
-		}
-	}))
-	for _, path := range mail {
-		d.stops = append(d.stops, d.watcher.Watch(path, d.hint))
-	}
-}
-
-func (d *dirs) stop() {
-	for _, stop := range d.stops {
-		stop()
-	}
-	d.stops = nil
 }

@@ -14,6 +14,7 @@ import (
 // selected is the mailbox that a session has selected.
 type selected struct {
 	*maildir.Ref
+	guard    *guard
 	readOnly bool
 	view     *view
 	saved    imap.UIDSet // the result that "$" stands for (RFC 5182)
@@ -69,6 +70,7 @@ func (s *Session) Select(name string, options *imap.SelectOptions) (data *imap.S
 	snap := ref.Snapshot()
 	v := newView(snap, recent)
 	sel.Ref, sel.view = ref, v
+	sel.guard = newGuard(s.b.watcher, ref)
 	s.sel = sel
 	data = &imap.SelectData{
 		Flags:          mailboxFlags(v.keywords),
@@ -105,6 +107,7 @@ func (s *Session) Unselect() (err error) {
 
 func (s *Session) unselect() {
 	if s.sel != nil {
+		s.sel.guard.stop()
 		s.sel.Close()
 		s.sel = nil
 	}
