@@ -942,7 +942,8 @@ func (a *Account) renameINBOX(ctx context.Context, to string) error {
 	if err != nil {
 		return err
 	}
-	_, err = inbox.MoveTo(ctx, dest.Mailbox, s, s.Messages, inbox.Holders() > 0)
+	used, uerr := inbox.InUse()
+	_, err = inbox.MoveTo(ctx, dest.Mailbox, s, s.Messages, used || uerr != nil)
 	return err
 }
 

@@ -97,11 +97,17 @@ func (m *Mailbox) linkTo(msg *Message, dest *Mailbox, to string) error {
 	}
 	defer f.Close()
 	err = m.d.linkTo(from, dest.d, to)
-	switch {
-	case errors.Is(err, unix.EXDEV), errors.Is(err, unix.EMLINK), errors.Is(err, unix.EPERM):
+	if cannotLink(err) {
 		return copyFile(f, dest, to)
 	}
 	return err
+}
+
+// cannotLink reports whether a file system has no links between two places, or none (any more) of a
+// file. Linux refuses with EPERM, too, to link the file of another user that ours may not write to.
+func cannotLink(err error) bool {
+	return errors.Is(err, unix.EXDEV) || errors.Is(err, unix.EMLINK) || errors.Is(err, unix.EPERM) ||
+		errors.Is(err, unix.EOPNOTSUPP)
 }
 
 func copyFile(f *os.File, dest *Mailbox, to string) error {
@@ -202,7 +208,9 @@ func (m *Mailbox) moveFile(s *Snapshot, msg *Message, dest *Mailbox, to string, 
 		return m.linkTo(msg, dest, to) // a ghost, which goes when all were told (RFC 2180 4.4.2)
 	}
 	if keep {
-		if err := m.haunt(msg, from); err != nil {
+		if err := m.haunt(msg, from); cannotLink(err) {
+			keep = false
+		} else if err != nil {
 			return err
 		}
 	}

@@ -69,10 +69,17 @@ func (m *Mailbox) unlink(msg *Message, keep bool) error {
 	if !keep {
 		return m.d.remove(msg.path())
 	}
-	if err := m.haunt(msg, msg.path()); err != nil {
+	err := m.haunt(msg, msg.path())
+	if cannotLink(err) { // it is kept for the sessions of this process alone
+		err = m.d.rename(msg.path(), ghostName(msg.Key(), m.use.id))
+		if err == nil {
+			m.keep(msg)
+		}
+		return err
+	} else if err != nil {
 		return err
 	}
-	err := m.d.remove(msg.path())
+	err = m.d.remove(msg.path())
 	if err != nil {
 		m.exorcise(msg)
 		return err

@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"slices"
+	"syscall"
 	"testing"
 
 	"github.com/emersion/go-imap/v2"
@@ -101,6 +102,70 @@ func TestProcesses(t *testing.T) {
 	b.use.f = nil
 	b.Close()
 	a.Close()
+}
+
+// RENAME of INBOX keeps its messages for the sessions of other processes, too.
+func TestRenameINBOXProcesses(t *testing.T) {
+	if runtime.GOOS != "linux" {
+		t.Skip("processes know of each other only on Linux")
+	}
+	ctx := context.Background()
+	root := fill(t, 2)
+	one, two := openAccount(t, root), openAccount(t, root)
+	defer one.Close()
+	defer two.Close()
+	r := selectAll(t, two, 2)
+	defer r.Close()
+	msgs := r.Snapshot().Messages
+	if err := one.Rename(ctx, "INBOX", "Old"); err != nil {
+		t.Fatal(err)
+	}
+	f, err := r.Content(ctx, msgs[0])
+	if err != nil {
+		t.Fatalf("who was not told can't read it: %v", err)
+	}
+	f.Close()
+}
+
+// Where a file can't be linked, EXPUNGE and MOVE do without links; EXPUNGE keeps the message for this
+// process at least.
+func TestExpungeWithoutLinks(t *testing.T) {
+	ctx := context.Background()
+	root := fill(t, 3)
+	a := openAccount(t, root)
+	defer a.Close()
+	if err := a.Create(ctx, "Other", nil); err != nil {
+		t.Fatal(err)
+	}
+	r := selectAll(t, a, 3)
+	defer r.Close()
+	other, err := a.Mailbox("Other", RefOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer other.Close()
+	r.d.fault = func(op, _ string) error {
+		if op == "link" {
+			return syscall.EPERM
+		}
+		return nil
+	}
+	defer func() { r.d.fault = nil }()
+	s := r.Snapshot()
+	if err := r.Expunge(ctx, []imap.UID{1}, 0, true); err != nil {
+		t.Fatal(err)
+	}
+	f, err := r.Content(ctx, s.Messages[0])
+	if err != nil {
+		t.Fatalf("it isn't kept: %v", err)
+	}
+	f.Close()
+	if c, err := r.MoveTo(ctx, other.Mailbox, s, s.Messages[1:2], true); err != nil || len(c.Dest) != 1 {
+		t.Errorf("moved %d messages: %v", len(c.Dest), err)
+	}
+	if left := resync(t, r); len(left.Messages) != 1 {
+		t.Errorf("%d messages are left", len(left.Messages))
+	}
 }
 
 // EXPUNGE leaves a message alone that is not \Deleted any more when its turn comes.
