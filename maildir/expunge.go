@@ -18,7 +18,6 @@ import (
 // not told. Another process that has the mailbox selected gets a link to the file under its own
 // number, and removes that when its sessions were told.
 type ghost struct {
-	uid    imap.UID
 	name   string // in the mailbox's directory
 	number uint64 // of the first snapshot without the message; 0: it is in the current one
 }
@@ -121,7 +120,10 @@ func (m *Mailbox) haunted() []int64 {
 func (m *Mailbox) keep(msg *Message) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.ghosts = append(m.ghosts, ghost{uid: msg.UID, name: ghostName(msg.Key(), m.use.id)})
+	if m.ghosts == nil {
+		m.ghosts = map[imap.UID]ghost{}
+	}
+	m.ghosts[msg.UID] = ghost{name: ghostName(msg.Key(), m.use.id)}
 }
 
 // reap removes the ghosts that every session was told of.
@@ -133,21 +135,24 @@ func (m *Mailbox) reap() {
 			told = min(told, r.told.Load())
 		}
 	}
-	var dead []ghost
-	m.ghosts = slices.DeleteFunc(m.ghosts, func(g ghost) bool {
-		gone := g.number != 0 && g.number <= told
-		if gone {
-			dead = append(dead, g)
+	var dead []string
+	for uid, g := range m.ghosts {
+		if g.number != 0 && g.number <= told {
+			dead = append(dead, g.name)
+			delete(m.ghosts, uid)
 		}
-		return gone
-	})
-	// A message that came back from another mailbox has the same base name as the one before.
-	dead = slices.DeleteFunc(dead, func(g ghost) bool {
-		return slices.ContainsFunc(m.ghosts, func(kept ghost) bool { return kept.name == g.name })
-	})
+	}
+	if len(dead) > 0 && len(m.ghosts) > 0 {
+		// A message that came back from another mailbox has the same base name as the one before.
+		kept := make(map[string]bool, len(m.ghosts))
+		for _, g := range m.ghosts {
+			kept[g.name] = true
+		}
+		dead = slices.DeleteFunc(dead, func(name string) bool { return kept[name] })
+	}
 	m.mu.Unlock()
-	for _, g := range dead {
-		if err := m.d.remove(g.name); err != nil && !notExist(err) {
+	for _, name := range dead {
+		if err := m.d.remove(name); err != nil && !notExist(err) {
 			m.acct.log().Warn("remove an expunged message", "mailbox", m.Name(), "err", err)
 		}
 	}
@@ -157,12 +162,8 @@ func (m *Mailbox) reap() {
 func (m *Mailbox) ghostOf(uid imap.UID) (string, bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	for _, g := range m.ghosts {
-		if g.uid == uid {
-			return g.name, true
-		}
-	}
-	return "", false
+	g, ok := m.ghosts[uid]
+	return g.name, ok
 }
 
 // sweepGhosts removes the ghosts that were for processes which have gone. f is the open useLock.

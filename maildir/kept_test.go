@@ -208,3 +208,48 @@ func TestKeptAtOnce(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// When very many messages are expunged, to look for each among the others would take half a minute, and
+// every session of the mailbox would wait.
+func TestManyGhosts(t *testing.T) {
+	const n = 100_000
+	root := fill(t, 0)
+	a := openAccount(t, root)
+	defer a.Close()
+	r := selectAll(t, a, 0)
+	defer r.Close()
+	gone := &reading{prev: &Snapshot{UIDNext: n + 1}, list: &uidlist{}}
+	for i := range n {
+		msg := &Message{UID: imap.UID(i + 1), name: fmt.Sprintf("1795424725.M%dP14033.mail", i)}
+		gone.prev.Messages = append(gone.prev.Messages, msg)
+	}
+	gone.lost = gone.prev.Messages
+
+	started := time.Now()
+	if gone.dropped() {
+		t.Error("records of what is gone are missed")
+	}
+	told := r.Snapshot().Number
+	for i, msg := range gone.lost {
+		r.keep(msg)
+		if i == n/2 { // the others are not told yet
+			r.publish(&Snapshot{Number: told + 1})
+		}
+	}
+	r.publish(&Snapshot{Number: told + 2})
+	for _, msg := range gone.lost {
+		if _, ok := r.ghostOf(msg.UID); !ok {
+			t.Fatalf("UID %d isn't kept", msg.UID)
+		}
+	}
+	r.Told(told + 1)
+	if took := time.Since(started); took > 5*time.Second {
+		t.Errorf("it took %v", took)
+	}
+	if _, ok := r.ghostOf(1); ok {
+		t.Error("UID 1 is kept although all were told")
+	}
+	if _, ok := r.ghostOf(n); !ok {
+		t.Error("the last one isn't kept any more")
+	}
+}

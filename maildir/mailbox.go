@@ -51,15 +51,15 @@ type Mailbox struct {
 
 	// mu guards what follows. It is taken after disk, and not held during I/O.
 	mu       sync.Mutex
-	storage  string            // the storage name, which RENAME changes
-	aside    string            // where it is, if it was deleted and is kept for who has it open
-	refs     map[*Ref]struct{} // who uses it
-	changed  chan struct{}     // closed by the next publish
-	recent   []imap.UID        // messages that no read-write session was told of
-	ghosts   []ghost           // expunged messages that are kept, in order of their numbers
-	gone     error             // why it is gone
-	computed bool              // sizes were counted that dovecot-uidlist does not have
-	recheck  *time.Timer       // looks again when the clock has moved on
+	storage  string             // the storage name, which RENAME changes
+	aside    string             // where it is, if it was deleted and is kept for who has it open
+	refs     map[*Ref]struct{}  // who uses it
+	changed  chan struct{}      // closed by the next publish
+	recent   []imap.UID         // messages that no read-write session was told of
+	ghosts   map[imap.UID]ghost // expunged messages that are kept
+	gone     error              // why it is gone
+	computed bool               // sizes were counted that dovecot-uidlist does not have
+	recheck  *time.Timer        // looks again when the clock has moved on
 }
 
 // A Ref is one user's hold on a mailbox. Close must be called.
@@ -154,9 +154,10 @@ func (m *Mailbox) publish(s *Snapshot) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.snap.Store(s)
-	for i, g := range m.ghosts {
-		if g.number == 0 && s.Find(g.uid) == nil {
-			m.ghosts[i].number = s.Number
+	for uid, g := range m.ghosts {
+		if g.number == 0 && s.Find(uid) == nil {
+			g.number = s.Number
+			m.ghosts[uid] = g
 		}
 	}
 	m.wake()

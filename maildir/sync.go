@@ -76,7 +76,7 @@ type reading struct {
 	files    map[string]found // that are not assigned yet
 	messages []*Message
 	fresh    []imap.UID // messages that had no UID, or that nobody looked at yet
-	lost     []*Message // in prev, and in no file
+	lost     []*Message // in prev, and in no file; ascending
 	list     *uidlist   // nil: not read, or there is none
 	keywords keywords
 }
@@ -281,13 +281,14 @@ func (r *reading) dropped() bool {
 	if r.list.tail {
 		return false
 	}
+	lost := Snapshot{Messages: r.lost}
 	i := 0
 	for _, msg := range r.prev.Messages {
 		for i < len(r.list.records) && r.list.records[i].uid < msg.UID {
 			i++
 		}
 		if i == len(r.list.records) || r.list.records[i].uid != msg.UID {
-			if !slices.Contains(r.lost, msg) {
+			if lost.Find(msg.UID) == nil {
 				return true
 			}
 		}
@@ -384,7 +385,7 @@ func (m *Mailbox) number(r *reading) error {
 // restore puts back the records of messages that a foreign rewriting took away or gave to others.
 func (l *uidlist) restore(msgs, lost []*Message) {
 	have := make(map[imap.UID]bool, len(l.records))
-	known := Snapshot{Messages: msgs}
+	known, gone := Snapshot{Messages: msgs}, Snapshot{Messages: lost}
 	for i, rec := range l.records {
 		have[rec.uid] = true
 		if msg := known.Find(rec.uid); msg != nil && msg.Key() != rec.base {
@@ -392,7 +393,7 @@ func (l *uidlist) restore(msgs, lost []*Message) {
 		}
 	}
 	for _, msg := range msgs {
-		if !have[msg.UID] && !slices.Contains(lost, msg) {
+		if !have[msg.UID] && gone.Find(msg.UID) == nil {
 			l.records = append(l.records, uidRecord{uid: msg.UID, base: msg.Key()})
 		}
 	}
