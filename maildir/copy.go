@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -21,6 +22,19 @@ type Copied struct {
 // to the same file where that can be, and keeps flags, keywords and internal date. It is all or
 // nothing: if one of the messages is gone, what was copied is removed and ErrExpunged returned.
 func (m *Mailbox) CopyTo(ctx context.Context, dest *Mailbox, msgs []*Message) (Copied, error) {
+	c, err := m.copyTo(ctx, dest, msgs)
+	if err == ErrExpunged { // or a file has another name by now, since another program changed flags
+		m.disk.Lock()
+		_, serr := m.syncLocked(ctx, true)
+		m.disk.Unlock()
+		if serr == nil {
+			return m.copyTo(ctx, dest, msgs)
+		}
+	}
+	return c, err
+}
+
+func (m *Mailbox) copyTo(ctx context.Context, dest *Mailbox, msgs []*Message) (Copied, error) {
 	flags := m.Snapshot()
 	dest.disk.Lock()
 	defer dest.disk.Unlock()
@@ -37,13 +51,17 @@ func (m *Mailbox) CopyTo(ctx context.Context, dest *Mailbox, msgs []*Message) (C
 	}
 	c, lost := copied(dest, msgs, uids)
 	if lost {
-		undo := c.Dest
-		for _, uid := range undo {
-			if msg := dest.Snapshot().Find(uid); msg != nil {
-				dest.d.remove(msg.path())
+		for part := range slices.Chunk(c.Dest, slice) {
+			err := dest.locked(ctx, lockWait, func() error {
+				return dest.eachCurrent(ctx, part, func(msg *Message) error { return dest.d.remove(msg.path()) })
+			})
+			if err != nil {
+				return Copied{}, dest.abandon(ctx, err)
 			}
 		}
-		dest.syncLocked(ctx, true)
+		if _, err := dest.syncLocked(ctx, true); err != nil {
+			return Copied{}, err
+		}
 		return Copied{}, ErrExpunged
 	}
 	return c, nil
@@ -167,12 +185,25 @@ func (m *Mailbox) MoveTo(ctx context.Context, dest *Mailbox, s *Snapshot, msgs [
 			return first.hold(ctx)(func() error { return second.hold(ctx)(f) })
 		}
 	}
+	if _, err := m.syncLocked(ctx, false); err != nil {
+		return Copied{}, err
+	}
 	todo, err := m.placements(ctx, dest, s, msgs)
 	if err != nil {
 		return Copied{}, err
 	}
+	looked := false
 	for i, msg := range msgs {
-		todo[i].put = func(to string) error { return m.moveFile(s, msg, dest, to, keep) }
+		todo[i].put = func(to string) error {
+			err := m.moveFile(s, msg, dest, to, keep)
+			if (err == ErrExpunged || notExist(err)) && !looked && m.Snapshot().Find(msg.UID) != nil {
+				looked = true // its flags may have been changed by another program
+				if err = m.refresh(); err == nil {
+					err = m.moveFile(s, msg, dest, to, keep)
+				}
+			}
+			return err
+		}
 	}
 	uids, err := dest.place(ctx, hold, todo)
 	if err != nil {

@@ -524,3 +524,53 @@ func TestMoveTwice(t *testing.T) {
 		}
 	})
 }
+
+// A message whose flags another program changed after the last look is not gone: COPY and MOVE find it.
+func TestMoveRenamed(t *testing.T) {
+	ctx := context.Background()
+	root := fill(t, 5)
+	a := openAccount(t, root)
+	defer a.Close()
+	if err := a.Create(ctx, "Other", nil); err != nil {
+		t.Fatal(err)
+	}
+	r := selectAll(t, a, 5)
+	defer r.Close()
+	other, err := a.Mailbox("Other", RefOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer other.Close()
+	s := r.Snapshot()
+	flag := func(msgs ...*Message) {
+		for _, msg := range msgs {
+			path := filepath.Join(root, msg.path())
+			if err := os.Rename(path, strings.TrimSuffix(path, "S")+"FS"); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	flag(s.Messages[0])
+	if c, err := r.CopyTo(ctx, other.Mailbox, s.Messages[:2]); err != nil || len(c.Dest) != 2 {
+		t.Errorf("copied %d messages: %v", len(c.Dest), err)
+	}
+	if n := len(resync(t, other).Messages); n != 2 {
+		t.Errorf("%d messages in the destination", n)
+	}
+	// As if it happened after MOVE has looked: the times of the directories tell nothing.
+	resync(t, r)
+	flag(s.Messages[2:4]...)
+	dirs, err := r.statDirs()
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.disk.Lock()
+	r.scanned = dirs
+	r.disk.Unlock()
+	if c, err := r.MoveTo(ctx, other.Mailbox, s, s.Messages[2:], false); err != nil || len(c.Dest) != 3 {
+		t.Errorf("moved %d messages: %v", len(c.Dest), err)
+	}
+	if left := resync(t, r); len(left.Messages) != 2 {
+		t.Errorf("%d messages are left", len(left.Messages))
+	}
+}
