@@ -412,7 +412,7 @@ func closeAll(dropped []*Mailbox) {
 	}
 }
 
-// openDir opens a directory by its path from the root. Where a symlink on the way leads out, the
+// openDir opens a directory by its path from the root. Where a symlink on the way leads out or in a circle, the
 // error is ErrBadPlace.
 func (a *Account) openDir(rel string) (*dir, error) {
 	d, err := openDir(a.fsys, rel)
@@ -420,10 +420,10 @@ func (a *Account) openDir(rel string) (*dir, error) {
 		d.fault = a.root.fault
 		return d, nil
 	}
-	if _, ok := errors.AsType[syscall.Errno](err); ok {
+	if _, ok := errors.AsType[syscall.Errno](err); ok && !errors.Is(err, syscall.ELOOP) {
 		return nil, err
 	}
-	return nil, a.badPlace(rel, err) // os.Root's own refusal, which has no name
+	return nil, a.badPlace(rel, err) // os.Root's own refusal has no name
 }
 
 // parent opens the directory that the last name of a path is in.

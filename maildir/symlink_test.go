@@ -164,3 +164,21 @@ func TestSymlinkRoot(t *testing.T) {
 	}
 	r.Close()
 }
+
+// A symlink that leads to itself is no mailbox, either.
+func TestSymlinkLoop(t *testing.T) {
+	eachLayout(t, func(t *testing.T, a *Account) {
+		ctx := context.Background()
+		symlinkTo(t, a.opts.path("Loop"), dirOf(a, "Loop"))
+		_, err := a.Mailbox("Loop", RefOptions{})
+		for what, err := range map[string]error{
+			"open":   err,
+			"create": a.Create(ctx, "Loop", nil),
+			"delete": a.Delete(ctx, "Loop", false),
+		} {
+			if !errors.Is(err, ErrBadPlace) {
+				t.Errorf("%s: %v", what, err)
+			}
+		}
+	})
+}
