@@ -166,7 +166,8 @@ func (m *Mailbox) ghostOf(uid imap.UID) (string, bool) {
 	return g.name, ok
 }
 
-// sweepGhosts removes the ghosts that were for processes which have gone. f is the open useLock.
+// sweepGhosts removes the ghosts that were for processes which have gone, and those for this one, in
+// which nobody has the mailbox selected (yet, or any more). f is the open useLock.
 func (m *Mailbox) sweepGhosts(f *os.File) {
 	entries, err := fs.ReadDir(m.acct.fsys.FS(), path.Join(m.path(), "tmp"))
 	if err != nil || len(entries) == 0 {
@@ -182,7 +183,7 @@ func (m *Mailbox) sweepGhosts(f *os.File) {
 			continue
 		}
 		process, err := strconv.ParseInt(name[strings.LastIndexByte(name, '.')+1:], 16, 64)
-		if err == nil && process != m.use.id && !slices.Contains(alive, process) {
+		if err == nil && !slices.Contains(alive, process) {
 			m.d.remove("tmp/" + e.Name())
 		}
 	}

@@ -45,12 +45,14 @@ func (m *Mailbox) enter() {
 	m.sweepGhosts(f)
 }
 
-// leave is the opposite of enter. The last one tells other processes.
+// leave is the opposite of enter. The last one tells other processes, and takes along what they kept for
+// sessions here that left without having looked again.
 func (m *Mailbox) leave() {
 	m.use.mu.Lock()
 	defer m.use.mu.Unlock()
 	m.use.users--
 	if m.use.users == 0 && m.use.f != nil {
+		m.sweepGhosts(m.use.f)
 		m.use.f.Close()
 		m.use.f = nil
 	}

@@ -104,6 +104,30 @@ func TestProcesses(t *testing.T) {
 	a.Close()
 }
 
+// What another process kept for sessions that leave without having looked again goes with them.
+func TestLeaveWithoutLooking(t *testing.T) {
+	if runtime.GOOS != "linux" {
+		t.Skip("processes know of each other only on Linux")
+	}
+	root := fill(t, 2)
+	one, two := openAccount(t, root), openAccount(t, root)
+	defer one.Close()
+	defer two.Close()
+	a, b := selectAll(t, one, 2), selectAll(t, two, 2)
+	defer a.Close()
+	if err := a.Expunge(context.Background(), []imap.UID{1}, 0, true); err != nil {
+		t.Fatal(err)
+	}
+	a.Told(a.Snapshot().Number)
+	if got := ghosts(t, root); len(got) != 1 {
+		t.Fatalf("kept: %q", got)
+	}
+	b.Close()
+	if got := ghosts(t, root); len(got) != 0 {
+		t.Errorf("left: %q", got)
+	}
+}
+
 // RENAME of INBOX keeps its messages for the sessions of other processes, too.
 func TestRenameINBOXProcesses(t *testing.T) {
 	if runtime.GOOS != "linux" {
