@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"maps"
 	"os"
 	"path"
 	"path/filepath"
@@ -20,9 +21,6 @@ import (
 )
 
 const (
-	// trash is where Dovecot moves what it deletes; nobody lists it, and whoever comes by may
-	// empty it.
-	trash = "..DOVECOT-TRASHED"
 	// useFile holds a mailbox's special use, one attribute a line; Dovecot has no file for it.
 	useFile = "imapmaildir.special-use"
 	// folderFile marks a directory as a Maildir++ folder.
@@ -63,9 +61,8 @@ func Open(root string, o *Options) (*Account, error) {
 		return nil, err
 	}
 	a.where = where
-	_, err = os.Stat(where)
-	fresh := notExist(err)
-	if err := os.MkdirAll(where, 0o700); err != nil {
+	fresh, err := makeRoot(where)
+	if err != nil {
 		return nil, err
 	}
 	if a.fsys, err = os.OpenRoot(where); err != nil {
@@ -87,6 +84,35 @@ func Open(root string, o *Options) (*Account, error) {
 		}
 	}
 	return a, nil
+}
+
+// makeRoot makes an account's root and the directories above it where they are missing, and their
+// entries durable: mail is acknowledged in them. fresh is whether the root was missing.
+func makeRoot(where string) (fresh bool, err error) {
+	made := where
+	for {
+		if _, err := os.Stat(made); !notExist(err) {
+			break
+		}
+		fresh = true
+		made = filepath.Dir(made)
+	}
+	if err := os.MkdirAll(where, 0o700); err != nil {
+		return false, err
+	}
+	for p := where; p != made; {
+		p = filepath.Dir(p)
+		f, err := os.Open(p)
+		if err != nil {
+			return false, err
+		}
+		err = f.Sync()
+		f.Close()
+		if err != nil {
+			return false, err
+		}
+	}
+	return fresh, nil
 }
 
 // Close closes the root and what is kept. No mailbox may be in use.
@@ -473,9 +499,10 @@ func (a *Account) badPlace(rel string, reason error) error {
 	return fmt.Errorf("%w: %s: %w", ErrBadPlace, rel, reason)
 }
 
-// makeParts makes cur, new and tmp of the directory at rel where they are missing. Never through a
-// symlink.
+// makeParts makes cur, new and tmp of the directory at rel where they are missing, and them
+// durable. Never through a symlink.
 func (a *Account) makeParts(d *dir, rel string, mode fs.FileMode) error {
+	made := false
 	for _, part := range []string{"cur", "new", "tmp"} {
 		st, err := d.stat(part)
 		switch {
@@ -483,11 +510,15 @@ func (a *Account) makeParts(d *dir, rel string, mode fs.FileMode) error {
 			if err := d.mkdir(part, dirPerm(mode)); err != nil && !errors.Is(err, fs.ErrExist) {
 				return err
 			}
+			made = true
 		case err != nil:
 			return err
 		case !st.mode.IsDir():
 			return a.badPlace(path.Join(rel, part), errors.New("not a directory"))
 		}
+	}
+	if made {
+		return d.fsync("")
 	}
 	return nil
 }
@@ -578,7 +609,36 @@ func (a *Account) Create(ctx context.Context, name string, use []imap.MailboxAtt
 	a.mu.Lock()
 	delete(a.moved, storage)
 	a.mu.Unlock()
-	return above.fsync("")
+	return a.fsyncAbove(rel)
+}
+
+// fsyncAbove makes the entries of mailboxes durable, and in the fs layout those of the directories
+// above them, so that a message that is acknowledged later is not lost with one of them.
+func (a *Account) fsyncAbove(rels ...string) error {
+	done := map[string]bool{}
+	for _, rel := range rels {
+		for rel != "." {
+			rel = path.Dir(rel)
+			if done[rel] {
+				continue
+			}
+			done[rel] = true
+			if err := a.fsync(rel); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// fsync makes the entries of a directory durable.
+func (a *Account) fsync(rel string) error {
+	d, err := a.openDir(rel)
+	if err != nil {
+		return err
+	}
+	defer d.close()
+	return d.fsync("")
 }
 
 // makeParents makes the directories above one in the fs layout.
@@ -675,19 +735,20 @@ func (a *Account) Delete(ctx context.Context, name string, keep bool) error {
 			return a.setAside(ctx, r.Mailbox, storage)
 		}
 	}
-	var aside string
-	err = r.locked(ctx, lockWait, func() (err error) {
-		aside, err = a.moveAside(r.d, a.opts.path(storage))
+	aside := "tmp/" + newBase(time.Now()) + asideSuffix
+	if err := a.makeAsides(); err != nil {
 		return err
-	})
+	}
+	err = r.locked(ctx, lockWait, func() error { return a.moveAside(r.d, storage, aside) })
 	if err != nil {
 		return err
 	}
 	r.vanish(deleted)
-	if err := a.root.fsync("."); err != nil {
+	// First of all it is gone for good: what came back after the power went would lack a part of its mail.
+	if err := a.fsync(path.Dir(a.opts.path(storage))); err != nil {
 		return err
 	}
-	return a.fsys.RemoveAll(aside)
+	return a.root.removeAll(a.fsys, aside)
 }
 
 // removeLink removes what is at a path if it is a symlink.
@@ -704,57 +765,6 @@ func (a *Account) removeLink(rel string) (removed bool, err error) {
 		return false, err
 	}
 	return true, d.fsync("")
-}
-
-// moveAside moves a mailbox to where it can be removed at leisure, in one rename, so that it is
-// there or gone and never half of it. In the fs layout, what has mailboxes below it keeps its
-// directory.
-func (a *Account) moveAside(d *dir, rel string) (string, error) {
-	aside := trash
-	mode, err := a.rootMode()
-	if err != nil {
-		return "", err
-	}
-	parent, err := a.hasBelow(rel)
-	if err != nil {
-		return "", err
-	}
-	_, err = a.root.stat(trash)
-	if err == nil || parent {
-		if err := a.root.mkdir(trash, dirPerm(mode)); err != nil && !errors.Is(err, fs.ErrExist) {
-			return "", err
-		}
-		aside = path.Join(trash, newBase(time.Now()))
-	} else if !notExist(err) {
-		return "", err
-	}
-	if !parent {
-		return aside, a.rename(rel, aside)
-	}
-	bin, base, err := a.parent(aside)
-	if err != nil {
-		return "", err
-	}
-	defer bin.close()
-	if err := bin.mkdir(base, dirPerm(mode)); err != nil {
-		return "", err
-	}
-	entries, err := fs.ReadDir(a.fsys.FS(), rel)
-	if err != nil {
-		return "", err
-	}
-	names := []string{"cur"} // first: without it, what is left is no mailbox
-	for _, e := range entries {
-		if (!e.IsDir() || isMaildirPart(e.Name())) && e.Name() != "cur" && e.Name() != listLock {
-			names = append(names, e.Name())
-		}
-	}
-	for _, name := range names {
-		if err := d.renameTo(name, bin, path.Join(base, name)); err != nil && !notExist(err) {
-			return aside, err
-		}
-	}
-	return aside, nil
 }
 
 // hasBelow reports whether a mailbox's directory holds other mailboxes.
@@ -829,15 +839,19 @@ func (a *Account) Rename(ctx context.Context, from, to string) error {
 			return err
 		}
 	}
-	for old, now := range moves {
-		if err := a.move(old, now); err != nil {
+	done := slices.Sorted(maps.Keys(moves))
+	for i, old := range done {
+		if err := a.move(old, moves[old]); err != nil {
+			for _, old := range done[:i] {
+				a.move(moves[old], old) // as far as that goes; the error that counts is the first one
+			}
 			return err
 		}
 	}
 	a.mu.Lock()
 	a.noteMoved(fromStorage, toStorage) // also where it is only above others
 	a.mu.Unlock()
-	if err := a.root.fsync("."); err != nil {
+	if err := a.fsyncAbove(a.opts.path(toStorage), a.opts.path(fromStorage)); err != nil {
 		return err
 	}
 	return a.updateSubscriptions(ctx, func(s *subscriptions) {

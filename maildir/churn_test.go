@@ -217,8 +217,8 @@ func TestFailedLook(t *testing.T) {
 		}
 		full := errors.New("no space left")
 		r.disk.Lock()
-		r.d.fault = func(op, name string) error {
-			if op == "append" {
+		r.d.fault = func(op string, paths ...string) error {
+			if op == "write" && strings.HasSuffix(paths[0], listFile) {
 				return full
 			}
 			return nil
@@ -274,8 +274,17 @@ func TestDeleteParent(t *testing.T) {
 			}
 			appendMail(t, open(t, a, name, RefOptions{}), "Subject: "+name+"\r\n\r\n")
 		}
+		elsewhere, err := Open(a.Root(), &a.opts)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { elsewhere.Close() })
+		other := open(t, elsewhere, "up", RefOptions{Selected: true})
 		if err := a.Delete(ctx, "up", false); err != nil {
 			t.Fatal(err)
+		}
+		if _, err := other.Sync(ctx); !errors.Is(err, ErrGone) {
+			t.Errorf("another process that has it open: %v", err)
 		}
 		if _, err := a.Mailbox("up", RefOptions{}); !errors.Is(err, ErrNoMailbox) {
 			t.Errorf("opening what was deleted: %v", err)
@@ -287,8 +296,8 @@ func TestDeleteParent(t *testing.T) {
 		if err != nil || len(entries) != 3 || entries[1].Name != "up" || entries[1].Selectable {
 			t.Errorf("list %+v, %v", entries, err)
 		}
-		if _, err := os.Stat(filepath.Join(a.Root(), trash)); err == nil && a.opts.Layout == LayoutMaildirpp {
-			t.Error("something is left of it")
+		if left, _ := os.ReadDir(filepath.Join(a.Root(), "tmp")); len(left) > 0 {
+			t.Errorf("%s is left of it", left[0].Name())
 		}
 		if err := a.Create(ctx, "up", nil); err != nil {
 			t.Errorf("making it again: %v", err)

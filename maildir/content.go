@@ -27,20 +27,7 @@ type Content struct {
 // Content opens a message. If its file was renamed meanwhile, it is found again; if the message
 // was expunged, what is kept of it serves. Otherwise it returns ErrExpunged.
 func (m *Mailbox) Content(ctx context.Context, msg *Message) (*Content, error) {
-	_, f, err := m.find(msg)
-	if err == ErrExpunged && m.Err() == nil {
-		m.disk.Lock()
-		s, serr := m.syncLocked(ctx, true)
-		m.disk.Unlock()
-		if serr != nil {
-			return nil, serr
-		}
-		if now := s.Find(msg.UID); now != nil {
-			_, f, err = m.find(now)
-		} else {
-			_, f, err = m.find(msg) // another process has expunged it and kept it for this one
-		}
-	}
+	_, f, err := m.locate(ctx, msg)
 	if err != nil {
 		return nil, err
 	}
@@ -53,6 +40,24 @@ func (m *Mailbox) Content(ctx context.Context, msg *Message) (*Content, error) {
 		return nil, err
 	}
 	return &Content{f: f, raw: st.Size(), size: -1, counted: func(size int64) { m.learn(msg, size) }}, nil
+}
+
+// locate opens a message's file like find, and looks at the disk first where that is needed.
+func (m *Mailbox) locate(ctx context.Context, msg *Message) (path string, f *os.File, err error) {
+	path, f, err = m.find(msg)
+	if err != ErrExpunged || m.Err() != nil {
+		return path, f, err
+	}
+	m.disk.Lock()
+	s, err := m.syncLocked(ctx, true)
+	m.disk.Unlock()
+	if err != nil {
+		return "", nil, err
+	}
+	if now := s.Find(msg.UID); now != nil {
+		msg = now
+	} // else another process may have expunged it and kept it for this one
+	return m.find(msg)
 }
 
 // find opens a message's file, in its place or kept as a ghost.

@@ -20,7 +20,7 @@ type Copied struct {
 
 // CopyTo copies messages to a mailbox of the same account, itself included. A copy is a hard link
 // to the same file where that can be, and keeps flags, keywords and internal date. It is all or
-// nothing: if one of the messages is gone, what was copied is removed and ErrExpunged returned.
+// nothing: if one of the messages is gone, ErrExpunged is returned and none is copied.
 func (m *Mailbox) CopyTo(ctx context.Context, dest *Mailbox, msgs []*Message) (Copied, error) {
 	c, err := m.copyTo(ctx, dest, msgs)
 	if err == ErrExpunged { // or a file has another name by now, since another program changed flags
@@ -36,56 +36,53 @@ func (m *Mailbox) CopyTo(ctx context.Context, dest *Mailbox, msgs []*Message) (C
 
 func (m *Mailbox) copyTo(ctx context.Context, dest *Mailbox, msgs []*Message) (Copied, error) {
 	flags := m.Snapshot()
-	dest.disk.Lock()
-	defer dest.disk.Unlock()
-	todo, err := m.placements(ctx, dest, flags, msgs)
+	staged, err := m.stage(ctx, dest, msgs)
+	defer dest.unstage(staged)
 	if err != nil {
 		return Copied{}, err
 	}
-	for i, msg := range msgs {
-		todo[i].put = func(to string) error { return m.linkTo(msg, dest, to) }
-	}
-	uids, err := dest.place(ctx, dest.hold(ctx), todo)
-	if err != nil {
-		return Copied{}, err
-	}
-	c, lost := copied(dest, msgs, uids)
-	if lost {
-		for part := range slices.Chunk(c.Dest, slice) {
-			err := dest.locked(ctx, lockWait, func() error {
-				return dest.eachCurrent(ctx, part, func(msg *Message) error { return dest.d.remove(msg.path()) })
-			})
-			if err != nil {
-				return Copied{}, dest.abandon(ctx, err)
-			}
-		}
-		if _, err := dest.syncLocked(ctx, true); err != nil {
-			return Copied{}, err
-		}
+	if slices.Contains(staged, "") {
 		return Copied{}, ErrExpunged
 	}
-	return c, nil
-}
-
-// copied pairs messages with the UIDs they got; lost is whether one got none.
-func copied(dest *Mailbox, msgs []*Message, uids []imap.UID) (c Copied, lost bool) {
-	c.UIDValidity = dest.Snapshot().UIDValidity
-	for i, uid := range uids {
-		if uid == 0 {
-			lost = true
-			continue
-		}
-		c.Source = append(c.Source, msgs[i].UID)
-		c.Dest = append(c.Dest, uid)
+	dest.disk.Lock()
+	defer dest.disk.Unlock()
+	todo, err := dest.placements(ctx, flags, msgs)
+	if err != nil {
+		return Copied{}, err
 	}
-	return c, lost
+	for i := range todo {
+		todo[i].put = func(to string) error {
+			err := dest.d.renameFresh(staged[i], dest.d, to)
+			if err == nil {
+				staged[i] = ""
+			}
+			return err
+		}
+	}
+	uids, err := dest.place(ctx, dest.hold(ctx), true, todo)
+	if err != nil {
+		return Copied{}, err
+	}
+	return copied(dest, msgs, uids), nil
 }
 
-// placements names messages for dest: with dest's letters for their keywords, under new base names. The
-// one that a message has may have been another message's in dest: this one's, before it went away and
-// came back. The caller holds dest.disk.
-func (m *Mailbox) placements(ctx context.Context, dest *Mailbox, s *Snapshot, msgs []*Message) ([]placement, error) {
-	if _, err := dest.syncLocked(ctx, false); err != nil {
+// copied pairs messages with the UIDs they got. Those that were gone got none.
+func copied(dest *Mailbox, msgs []*Message, uids []imap.UID) Copied {
+	c := Copied{UIDValidity: dest.Snapshot().UIDValidity}
+	for i, uid := range uids {
+		if uid != 0 {
+			c.Source = append(c.Source, msgs[i].UID)
+			c.Dest = append(c.Dest, uid)
+		}
+	}
+	return c
+}
+
+// placements names messages of another mailbox for this one: with its letters for their keywords, under
+// new base names. The one that a message has may have been another message's here: this one's, before
+// it went away and came back. s is the snapshot that the messages' flags are from. The caller holds disk.
+func (m *Mailbox) placements(ctx context.Context, s *Snapshot, msgs []*Message) ([]placement, error) {
+	if _, err := m.syncLocked(ctx, false); err != nil {
 		return nil, err
 	}
 	letters := map[Flags]Flags{}
@@ -94,7 +91,7 @@ func (m *Mailbox) placements(ctx context.Context, dest *Mailbox, s *Snapshot, ms
 		f, ok := letters[msg.Flags]
 		if !ok {
 			var err error
-			if f, err = dest.keywordLetters(ctx, s.IMAPFlags(msg.Flags)); err != nil {
+			if f, err = m.keywordLetters(ctx, s.IMAPFlags(msg.Flags)); err != nil {
 				return nil, err
 			}
 			letters[msg.Flags] = f
@@ -107,16 +104,32 @@ func (m *Mailbox) placements(ctx context.Context, dest *Mailbox, s *Snapshot, ms
 	return todo, nil
 }
 
-// linkTo links a message's file into dest, or copies it where it can't be linked.
-func (m *Mailbox) linkTo(msg *Message, dest *Mailbox, to string) error {
-	from, f, err := m.find(msg)
+// stage brings the files of messages into dest's tmp/, before any lock is taken: as hard links, or as
+// copies where links can't be. It returns their names there, "" for a message that is gone. The caller
+// lets unstage remove what is not used, also after an error.
+func (m *Mailbox) stage(ctx context.Context, dest *Mailbox, msgs []*Message) (names []string, err error) {
+	for _, msg := range msgs {
+		name := "tmp/" + newBase(time.Now())
+		err := m.stageAs(ctx, dest, msg, name)
+		if err == ErrExpunged {
+			name = ""
+		} else if err != nil {
+			return names, err
+		}
+		names = append(names, name)
+	}
+	return names, nil
+}
+
+func (m *Mailbox) stageAs(ctx context.Context, dest *Mailbox, msg *Message, name string) error {
+	from, f, err := m.locate(ctx, msg)
 	if err != nil {
 		return err
 	}
 	defer f.Close()
-	err = m.d.linkTo(from, dest.d, to)
-	if cannotLink(err) {
-		return copyFile(f, dest, to)
+	err = m.d.linkTo(from, dest.d, name)
+	if cannotLink(err) || notExist(err) { // or renamed by another program just now
+		return copyFile(f, dest, name)
 	}
 	return err
 }
@@ -128,7 +141,20 @@ func cannotLink(err error) bool {
 		errors.Is(err, unix.EOPNOTSUPP)
 }
 
-func copyFile(f *os.File, dest *Mailbox, to string) error {
+// unstage removes what stage made.
+func (m *Mailbox) unstage(names []string) {
+	for _, name := range names {
+		if name == "" {
+			continue
+		}
+		if err := m.d.remove(name); err != nil && !notExist(err) {
+			m.acct.log().Warn("what was to be copied stays in tmp", "mailbox", m.Name(), "err", err)
+		}
+	}
+}
+
+// copyFile copies a message's bytes and date, and makes them durable.
+func copyFile(f *os.File, dest *Mailbox, name string) error {
 	st, err := dest.d.stat("")
 	if err != nil {
 		return err
@@ -137,32 +163,30 @@ func copyFile(f *os.File, dest *Mailbox, to string) error {
 	if err != nil {
 		return err
 	}
-	tmp := "tmp/" + newBase(time.Now())
-	w, err := dest.d.create(tmp, filePerm(st.mode))
+	w, err := dest.d.create(name, filePerm(st.mode))
 	if err != nil {
 		return err
 	}
 	_, err = w.ReadFrom(f)
+	if err == nil {
+		err = dest.d.setTimes(name, old.mtime)
+	}
 	if err == nil {
 		err = w.Sync()
 	}
 	if cerr := w.Close(); err == nil {
 		err = cerr
 	}
-	if err == nil {
-		err = dest.d.setTimes(tmp, old.mtime)
-	}
-	if err == nil {
-		err = dest.d.rename(tmp, to)
-	}
 	if err != nil {
-		dest.d.remove(tmp)
+		dest.d.remove(name)
 	}
 	return err
 }
 
-// MoveTo moves messages to a mailbox of the same account. Each is one rename where that can be:
-// it is in one place at any moment, whatever happens. Messages that are gone are left out.
+// MoveTo moves messages to a mailbox of the same account, with the flags they have by now. Each is one
+// rename: it is in one place at any moment, whatever happens. Where the mailboxes are on different
+// file systems it is a copy and an unlink, and a message is in both places if the process ends between
+// the two. Messages that are gone are left out.
 //
 // Within one mailbox a moved message gets a new UID and the old one is expunged. keep is as for
 // Expunge.
@@ -171,6 +195,21 @@ func copyFile(f *os.File, dest *Mailbox, to string) error {
 // copied; one that was there and goes before its turn was moved or expunged by another session, and is
 // not to be in two places.
 func (m *Mailbox) MoveTo(ctx context.Context, dest *Mailbox, s *Snapshot, msgs []*Message, keep bool) (Copied, error) {
+	c, err := m.move(ctx, dest, s, msgs, make([]string, len(msgs)), keep)
+	if !cannotLink(err) {
+		return c, err
+	}
+	staged, err := m.stage(ctx, dest, msgs)
+	defer dest.unstage(staged)
+	if err != nil {
+		return Copied{}, err
+	}
+	return m.move(ctx, dest, s, msgs, staged, keep)
+}
+
+// move is MoveTo. staged are the names of copies that take the place of the messages in dest, "" for
+// those whose own files do.
+func (m *Mailbox) move(ctx context.Context, dest *Mailbox, seen *Snapshot, msgs []*Message, staged []string, keep bool) (Copied, error) {
 	first, second := m, dest // in one order everywhere, so that opposite moves don't wait for each other
 	if dest.id.ino < m.id.ino {
 		first, second = dest, m
@@ -185,35 +224,52 @@ func (m *Mailbox) MoveTo(ctx context.Context, dest *Mailbox, s *Snapshot, msgs [
 			return first.hold(ctx)(func() error { return second.hold(ctx)(f) })
 		}
 	}
-	if _, err := m.syncLocked(ctx, false); err != nil {
+	s, err := m.syncLocked(ctx, false)
+	if err != nil {
 		return Copied{}, err
 	}
-	todo, err := m.placements(ctx, dest, s, msgs)
+	msgs = slices.Clone(msgs)
+	for i, msg := range msgs {
+		if now := s.Find(msg.UID); now != nil {
+			msgs[i] = now
+		}
+	}
+	todo, err := dest.placements(ctx, s, msgs)
 	if err != nil {
 		return Copied{}, err
 	}
 	looked := false
 	for i, msg := range msgs {
 		todo[i].put = func(to string) error {
-			err := m.moveFile(s, msg, dest, to, keep)
+			err := m.moveFile(seen, msg, staged[i], dest, to, keep)
 			if (err == ErrExpunged || notExist(err)) && !looked && m.Snapshot().Find(msg.UID) != nil {
 				looked = true // its flags may have been changed by another program
 				if err = m.refresh(); err == nil {
-					err = m.moveFile(s, msg, dest, to, keep)
+					err = m.moveFile(seen, msg, staged[i], dest, to, keep)
 				}
+			}
+			if err == nil {
+				staged[i] = ""
 			}
 			return err
 		}
 	}
-	uids, err := dest.place(ctx, hold, todo)
+	uids, err := dest.place(ctx, hold, false, todo)
 	if err != nil {
 		return Copied{}, m.abandon(ctx, err)
 	}
-	c, _ := copied(dest, msgs, uids)
-	for _, sub := range []string{"cur", "new"} {
-		if err := m.d.fsync(sub); err != nil {
-			return Copied{}, m.abandon(ctx, err)
+	c := copied(dest, msgs, uids)
+	// Only now that the messages are in the one place for good they go from the other for good.
+	err = m.fsyncParts(func(inNew bool) bool {
+		left, came := false, false
+		for i, uid := range uids {
+			left = left || uid != 0 && msgs[i].InNew == inNew
+			came = came || uid != 0 && todo[i].inNew() == inNew
 		}
+		return left && (m != dest || !came) // else it is done
+	})
+	if err != nil {
+		return Copied{}, m.abandon(ctx, err)
 	}
 	var moved change
 	for _, uid := range c.Source {
@@ -225,19 +281,18 @@ func (m *Mailbox) MoveTo(ctx context.Context, dest *Mailbox, s *Snapshot, msgs [
 	return c, err
 }
 
-// moveFile moves one file, under both mailboxes' locks.
-func (m *Mailbox) moveFile(s *Snapshot, msg *Message, dest *Mailbox, to string, keep bool) error {
+// moveFile moves one file, or puts a copy in its place, under both mailboxes' locks.
+func (m *Mailbox) moveFile(seen *Snapshot, msg *Message, staged string, dest *Mailbox, to string, keep bool) error {
 	from, f, err := m.find(msg)
 	if err != nil {
 		return err
 	}
-	defer f.Close()
-	if strings.HasPrefix(from, "tmp/") {
-		if s.Find(msg.UID) != nil {
-			return ErrExpunged
-		}
-		return m.linkTo(msg, dest, to) // a ghost, which goes when all were told (RFC 2180 4.4.2)
+	f.Close()
+	ghost := strings.HasPrefix(from, "tmp/") // it goes when all were told (RFC 2180 4.4.2)
+	if ghost && seen.Find(msg.UID) != nil {
+		return ErrExpunged
 	}
+	keep = keep && !ghost
 	if keep {
 		if err := m.haunt(msg, from); cannotLink(err) {
 			keep = false
@@ -245,11 +300,18 @@ func (m *Mailbox) moveFile(s *Snapshot, msg *Message, dest *Mailbox, to string, 
 			return err
 		}
 	}
-	err = m.d.renameFresh(from, dest.d, to)
-	if errors.Is(err, unix.EXDEV) {
-		if err = copyFile(f, dest, to); err == nil {
-			err = m.d.remove(from)
+	switch {
+	case staged != "":
+		err = dest.d.renameFresh(staged, dest.d, to)
+		if err == nil && !ghost {
+			if err = m.d.remove(from); err != nil {
+				dest.d.remove(to)
+			}
 		}
+	case ghost:
+		err = m.d.linkTo(from, dest.d, to)
+	default:
+		err = m.d.renameFresh(from, dest.d, to)
 	}
 	switch {
 	case keep && err == nil:

@@ -4,6 +4,7 @@ import (
 	"context"
 	"io/fs"
 	"path"
+	"slices"
 	"strings"
 	"time"
 )
@@ -23,19 +24,15 @@ const (
 func (a *Account) setAside(ctx context.Context, m *Mailbox, storage string) error {
 	rel := a.opts.path(storage)
 	aside := "tmp/" + newBase(time.Now()) + asideSuffix
-	mode, err := a.rootMode()
-	if err != nil {
+	if err := a.makeAsides(); err != nil {
 		return err
 	}
-	if err := a.makeParts(a.root, ".", mode); err != nil { // INBOX may not have been opened yet
-		return err
-	}
-	err = m.locked(ctx, lockWait, func() error {
-		err := m.replaceFile(asideFile, asideFile+".tmp", []byte(storage+"\n"+aside+"\n"))
-		if err != nil {
-			return err
+	err := m.locked(ctx, lockWait, func() error {
+		err := writeAsideFile(m.d, storage, aside)
+		if err == nil {
+			err = a.rename(rel, aside)
 		}
-		if err := a.rename(rel, aside); err != nil {
+		if err != nil {
 			m.d.remove(asideFile)
 			return err
 		}
@@ -52,6 +49,102 @@ func (a *Account) setAside(ctx context.Context, m *Mailbox, storage string) erro
 		return err
 	}
 	return a.root.fsync(path.Dir(rel))
+}
+
+// makeAsides makes the place where deleted mailboxes are: INBOX may not have been opened yet.
+func (a *Account) makeAsides() error {
+	mode, err := a.rootMode()
+	if err != nil {
+		return err
+	}
+	return a.makeParts(a.root, ".", mode)
+}
+
+// moveAside takes a mailbox away to be removed. It is one rename, so that the mailbox is there or gone
+// and never half of it; but in the fs layout a mailbox that has others below it keeps its directory.
+// There, what goes on if this process ends in the middle is said by asideFile. The caller holds the
+// mailbox's lock.
+func (a *Account) moveAside(d *dir, storage, aside string) error {
+	rel := a.opts.path(storage)
+	below, err := a.hasBelow(rel)
+	if err != nil {
+		return err
+	}
+	if !below {
+		return a.rename(rel, aside)
+	}
+	mode, err := a.rootMode()
+	if err != nil {
+		return err
+	}
+	if err := a.root.mkdir(aside, dirPerm(mode)); err != nil {
+		return err
+	}
+	to, err := a.openDir(aside)
+	if err != nil {
+		return err
+	}
+	defer to.close()
+	inUse, err := openUseLock(to) // until all is there, nobody sweeps
+	if err != nil {
+		return err
+	}
+	defer inUse.Close()
+	if err := lockByte(inUse, newUseID()); err != nil {
+		return err
+	}
+	err = writeAsideFile(to, storage, aside)
+	if err == nil {
+		err = a.moveParts(d, to, rel)
+	}
+	if err != nil {
+		if _, serr := to.stat("cur"); notExist(serr) {
+			a.root.removeAll(a.fsys, aside)
+		}
+	}
+	return err
+}
+
+// moveParts moves what makes a directory a mailbox: cur first, since without it what is left is none;
+// useLock last, since it tells that the new place is in use. If that goes wrong, all is moved back, cur
+// last: where it stays, the next sweep goes on.
+func (a *Account) moveParts(from, to *dir, rel string) error {
+	entries, err := fs.ReadDir(a.fsys.FS(), rel)
+	if err != nil {
+		return err
+	}
+	names := []string{"cur"}
+	for _, e := range entries {
+		switch name := e.Name(); {
+		case name == "cur" || name == useLock || name == listLock:
+		case name == asideFile: // of an earlier try
+			if err := from.remove(name); err != nil {
+				return err
+			}
+		case !e.IsDir() || isMaildirPart(name):
+			names = append(names, name)
+		}
+	}
+	names = append(names, useLock)
+	for i, name := range names {
+		if err := from.renameTo(name, to, name); err != nil && !notExist(err) {
+			for _, name := range slices.Backward(names[:i]) {
+				if err := to.renameTo(name, from, name); err != nil && !notExist(err) {
+					break
+				}
+			}
+			return err
+		}
+	}
+	return nil
+}
+
+func writeAsideFile(d *dir, storage, aside string) error {
+	st, err := d.stat("")
+	if err != nil {
+		return err
+	}
+	return d.writeFile(asideFile, asideFile+".tmp", []byte(storage+"\n"+aside+"\n"), filePerm(st.mode))
 }
 
 // asideOf reads where a mailbox was set aside, "" if it was not, and the storage name it had.
@@ -86,7 +179,7 @@ func (a *Account) eachAside(f func(aside string, d *dir)) error {
 	}
 	for _, e := range entries {
 		if aside := "tmp/" + e.Name(); e.IsDir() && isAside(aside) {
-			if d, err := openDir(a.fsys, aside); err == nil {
+			if d, err := a.openDir(aside); err == nil {
 				f(aside, d)
 				d.close()
 			}
@@ -101,10 +194,35 @@ func (a *Account) sweep() error {
 		if used, err := usedElsewhere(d); used || err != nil {
 			return
 		}
-		if err := a.fsys.RemoveAll(aside); err != nil {
+		err := a.finishMove(d)
+		if err == nil {
+			err = a.root.removeAll(a.fsys, aside)
+		}
+		if err != nil {
 			a.log().Warn("remove a deleted mailbox", "path", aside, "err", err)
 		}
 	})
+}
+
+// finishMove takes away what moveAside left of a mailbox when its process ended: what is beside the
+// directories of others, where cur is away already.
+func (a *Account) finishMove(to *dir) error {
+	storage, _ := asideOf(to)
+	if _, err := to.stat("cur"); storage == "" || err != nil || a.opts.Layout != LayoutFS {
+		return nil
+	}
+	rel := a.opts.path(storage)
+	from, err := a.openDir(rel)
+	if notExist(err) {
+		return nil // it was moved as a whole
+	} else if err != nil {
+		return err
+	}
+	defer from.close()
+	if _, err := from.stat("cur"); !notExist(err) {
+		return err // another mailbox has the name by now
+	}
+	return a.moveParts(from, to, rel)
 }
 
 // free returns ErrNameInUse if a name belongs to a deleted mailbox that somebody still has open: it

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"time"
 
 	"github.com/emersion/go-imap/v2"
@@ -41,10 +42,10 @@ func (m *Mailbox) Append(ctx context.Context, r io.Reader, flags []imap.Flag, da
 		m.d.remove(tmp)
 		return 0, 0, err
 	}
-	uids, err := m.place(ctx, m.hold(ctx), []placement{{
+	uids, err := m.place(ctx, m.hold(ctx), true, []placement{{
 		flags: f,
 		base:  base,
-		put:   func(to string) error { return m.d.rename(tmp, to) },
+		put:   func(to string) error { return m.d.renameFresh(tmp, m.d, to) },
 	}})
 	if err != nil {
 		m.d.remove(tmp)
@@ -69,13 +70,13 @@ func (m *Mailbox) spool(tmp string, r io.Reader, date time.Time) (stored, virtua
 		err = w.flush()
 	}
 	if err == nil {
+		err = m.d.setTimes(tmp, unix.NsecToTimespec(date.UnixNano()))
+	}
+	if err == nil {
 		err = f.Sync()
 	}
 	if cerr := f.Close(); err == nil {
 		err = cerr
-	}
-	if err == nil {
-		err = m.d.setTimes(tmp, unix.NsecToTimespec(date.UnixNano()))
 	}
 	return w.stored, w.virtual, err
 }
@@ -125,83 +126,121 @@ func (m *Mailbox) hold(ctx context.Context) func(func() error) error {
 
 // A placement is a message on its way into a mailbox.
 type placement struct {
-	flags  Flags
-	base   string
-	fields string                // of its record
-	put    func(to string) error // moves or links the file into place; fails where the name is taken or the file gone
+	flags Flags
+	base  string
+	put   func(to string) error // moves the file into place; fails where the name is taken or the file gone
 }
 
-// place puts files into the mailbox and numbers them, in order, then makes both durable. A file
-// that was gone has UID 0. Each file is in place before its record is written: from a record alone
-// Dovecot may announce a message that isn't there (docs/coexistence.md). The caller holds disk and
-// has just synced; hold runs a function under the mailbox's lock.
-func (m *Mailbox) place(ctx context.Context, hold func(func() error) error, todo []placement) ([]imap.UID, error) {
+// inNew is whether it goes to new/, where there is no place for flags.
+func (p *placement) inNew() bool { return p.flags == 0 }
+
+// place puts files into the mailbox and numbers them, in order, then makes both durable. Each file is
+// in place before its record is written: from a record alone Dovecot may announce a message that isn't
+// there (docs/coexistence.md). The caller holds disk and has just synced; hold runs a function under the
+// mailbox's lock.
+//
+// With whole, all are put there or none: if one fails, or is gone, the others are removed again
+// (RFC 9051 sections 6.3.12 and 6.4.7). Otherwise a file that was gone has UID 0.
+func (m *Mailbox) place(ctx context.Context, hold func(func() error) error, whole bool, todo []placement) ([]imap.UID, error) {
 	uids := make([]imap.UID, len(todo))
 	var c change
 	alone := true // nobody else wrote to the list
-	for start := 0; start < len(todo); start += slice {
-		part := todo[start:min(start+slice, len(todo))]
-		err := hold(func() error {
-			list, _, err := m.readNews(true)
-			if err != nil {
+	put := func(start int, part []placement) error {
+		list, _, err := m.readNews(true)
+		if err != nil {
+			return err
+		}
+		if list == nil || list.version != 3 || list.guid == "" {
+			return fmt.Errorf("%s was removed while a message was on its way", listFile)
+		}
+		if list.validity != m.Snapshot().UIDValidity {
+			return goneError("its UIDVALIDITY was changed by another program")
+		}
+		alone = alone && list.tail && len(list.records) == 0
+		next := max(list.nextUID(), m.Snapshot().UIDNext)
+		if n := len(c.added); n > 0 {
+			next = max(next, c.added[n-1].UID+1)
+		}
+		var records []byte
+		var placed error
+		for i, p := range part {
+			msg := &Message{Flags: p.flags, InNew: p.inNew(), name: p.base}
+			if !msg.InNew {
+				msg.name = withFlags(p.base, p.flags)
+			}
+			err := p.put(msg.path())
+			if !whole && (notExist(err) || errors.Is(err, ErrExpunged)) {
+				continue
+			} else if err != nil {
+				placed = err
+				break
+			}
+			records = appendRecord(records, uidRecord{uid: next, base: p.base})
+			msg.UID = next
+			c.added = append(c.added, msg)
+			uids[start+i] = next
+			next++
+		}
+		if len(records) > 0 && (placed == nil || !whole) {
+			if err := m.appendList(records); err != nil {
 				return err
 			}
-			if list == nil || list.version != 3 || list.guid == "" {
-				return fmt.Errorf("%s was removed while a message was on its way", listFile)
-			}
-			if list.validity != m.Snapshot().UIDValidity {
-				return goneError("its UIDVALIDITY was changed by another program")
-			}
-			alone = alone && list.tail && len(list.records) == 0
-			next := max(list.nextUID(), m.Snapshot().UIDNext)
-			if n := len(c.added); n > 0 {
-				next = max(next, c.added[n-1].UID+1)
-			}
-			var records []byte
-			var placed error
-			for i, p := range part {
-				msg := &Message{Flags: p.flags, InNew: p.flags == 0, name: p.base}
-				if !msg.InNew {
-					msg.name = withFlags(p.base, p.flags)
-				}
-				if err := p.put(msg.path()); notExist(err) || errors.Is(err, ErrExpunged) {
-					continue
-				} else if err != nil {
-					placed = err
-					break
-				}
-				records = appendRecord(records, uidRecord{uid: next, fields: p.fields, base: p.base})
-				msg.UID = next
-				c.added = append(c.added, msg)
-				uids[start+i] = next
-				next++
-			}
-			if len(records) > 0 {
-				if err := m.appendList(records); err != nil {
+			if alone {
+				if err := m.knowList(); err != nil {
 					return err
 				}
-				if alone {
-					if err := m.knowList(); err != nil {
-						return err
-					}
-				}
 			}
-			return placed
-		})
-		if err != nil {
-			return nil, m.abandon(ctx, err)
 		}
+		return placed
 	}
-	for _, sub := range []string{"cur", "new"} {
-		if err := m.d.fsync(sub); err != nil {
-			return nil, m.abandon(ctx, err)
+	takeBack := func() error {
+		for _, msg := range c.added {
+			if err := m.d.remove(msg.path()); err != nil && !notExist(err) {
+				m.acct.log().Warn("what a command that failed has put there stays", "mailbox", m.Name(), "err", err)
+			}
 		}
+		c.added = nil
+		return nil
+	}
+	var err error
+	for start := 0; start < len(todo) && err == nil; start += slice {
+		err = hold(func() error {
+			err := put(start, todo[start:min(start+slice, len(todo))])
+			if err != nil && whole {
+				takeBack() // under this lock: where the disk is full there may be no other
+			}
+			return err
+		})
+	}
+	if err == nil {
+		err = m.fsyncParts(func(inNew bool) bool {
+			return slices.ContainsFunc(c.added, func(msg *Message) bool { return msg.InNew == inNew })
+		})
+	}
+	if err != nil && whole && len(c.added) > 0 {
+		hold(takeBack)
+	}
+	if err != nil {
+		return nil, m.abandon(ctx, err)
 	}
 	if alone {
 		m.apply(&c)
 	}
-	_, err := m.syncLocked(ctx, !alone)
+	_, err = m.syncLocked(ctx, !alone)
 	return uids, err
+}
+
+// fsyncParts makes the entries of new/ and cur/ durable, where they changed.
+func (m *Mailbox) fsyncParts(changed func(inNew bool) bool) error {
+	for _, sub := range []string{"cur", "new"} {
+		if !changed(sub == "new") {
+			continue
+		}
+		if err := m.d.fsync(sub); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // abandon reads back what a command that failed did before, and returns its error. The caller

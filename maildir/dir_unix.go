@@ -4,6 +4,7 @@ package maildir
 
 import (
 	"errors"
+	"io"
 	"io/fs"
 	"os"
 	"path"
@@ -16,12 +17,48 @@ import (
 // is ever made in a place that took over its name.
 //
 // It is the only way by which this package changes what is on disk: a test that sets fault sees
-// every change before it happens, and may let it fail.
+// every change before it happens, with the paths it is about, and may let it fail.
 //
 // A dir may be used by several goroutines.
 type dir struct {
 	f     *os.File
-	fault func(op, name string) error // nil outside tests
+	fault func(op string, paths ...string) error // nil outside tests
+}
+
+// A file is open for writing. Its changes are seen by the dir's fault, too.
+type file struct {
+	*os.File
+	d    *dir
+	name string // when it was opened
+}
+
+func (f *file) Write(b []byte) (int, error) {
+	if err := f.d.before("write", f.name); err != nil {
+		return 0, err
+	}
+	return f.File.Write(b)
+}
+
+func (f *file) ReadFrom(r io.Reader) (int64, error) {
+	if err := f.d.before("write", f.name); err != nil {
+		return 0, err
+	}
+	return f.File.ReadFrom(r)
+}
+
+func (f *file) Truncate(size int64) error {
+	if err := f.d.before("truncate", f.name); err != nil {
+		return err
+	}
+	return f.File.Truncate(size)
+}
+
+// Sync makes the content durable.
+func (f *file) Sync() error {
+	if err := f.d.before("sync", f.name); err != nil {
+		return err
+	}
+	return f.File.Sync()
 }
 
 // A fileID tells a file or a directory from every other one that exists now.
@@ -49,21 +86,21 @@ func openDir(root *os.Root, name string) (*dir, error) {
 func (d *dir) close() error { return d.f.Close() }
 
 // before reports the error that a test wants an operation to fail with.
-func (d *dir) before(op, name string) error {
+func (d *dir) before(op, name string, more ...string) error {
 	if d.fault == nil {
 		return nil
 	}
-	if err := d.fault(op, name); err != nil {
-		return d.wrap(op, name, err)
-	}
-	return nil
+	return d.wrap(op, name, d.fault(op, append([]string{d.path(name)}, more...)...))
 }
+
+// path is for messages and tests: the directory may have another name by now.
+func (d *dir) path(name string) string { return path.Join(d.f.Name(), name) }
 
 func (d *dir) wrap(op, name string, err error) error {
 	if err == nil {
 		return nil
 	}
-	return &fs.PathError{Op: op, Path: path.Join(d.f.Name(), name), Err: err}
+	return &fs.PathError{Op: op, Path: d.path(name), Err: err}
 }
 
 // retry calls f again for as long as a signal interrupts it.
@@ -82,36 +119,41 @@ func (d *dir) open(name string) (*os.File, error) {
 }
 
 // create makes a file that does not exist yet, with exactly the given permissions, for writing.
-func (d *dir) create(name string, perm fs.FileMode) (*os.File, error) {
-	if err := d.before("create", name); err != nil {
-		return nil, err
-	}
-	f, err := d.openat(name, unix.O_RDWR|unix.O_CREAT|unix.O_EXCL, perm)
-	if err != nil {
-		return nil, err
-	}
-	return f, d.setPerm(f, perm)
+func (d *dir) create(name string, perm fs.FileMode) (*file, error) {
+	return d.make(name, unix.O_EXCL, perm)
 }
 
 // replace opens a file for writing that is made anew or emptied. The caller holds the lock that
 // guards the name.
-func (d *dir) replace(name string, perm fs.FileMode) (*os.File, error) {
+func (d *dir) replace(name string, perm fs.FileMode) (*file, error) {
+	return d.make(name, unix.O_TRUNC, perm)
+}
+
+func (d *dir) make(name string, flags int, perm fs.FileMode) (*file, error) {
 	if err := d.before("create", name); err != nil {
 		return nil, err
 	}
-	f, err := d.openat(name, unix.O_RDWR|unix.O_CREAT|unix.O_TRUNC, perm)
+	f, err := d.openat(name, unix.O_RDWR|unix.O_CREAT|flags, perm)
 	if err != nil {
 		return nil, err
 	}
-	return f, d.setPerm(f, perm)
+	// The umask of the process took permissions away, and they should follow the folder.
+	if st, err := f.Stat(); err != nil || st.Mode().Perm() != perm.Perm() {
+		if err := f.Chmod(perm.Perm()); err != nil {
+			f.Close()
+			return nil, err
+		}
+	}
+	return &file{File: f, d: d, name: name}, nil
 }
 
 // appendTo opens an existing file for appending.
-func (d *dir) appendTo(name string) (*os.File, error) {
-	if err := d.before("append", name); err != nil {
+func (d *dir) appendTo(name string) (*file, error) {
+	f, err := d.openat(name, unix.O_RDWR|unix.O_APPEND, 0)
+	if err != nil {
 		return nil, err
 	}
-	return d.openat(name, unix.O_RDWR|unix.O_APPEND, 0)
+	return &file{File: f, d: d, name: name}, nil
 }
 
 func (d *dir) openat(name string, flags int, perm fs.FileMode) (*os.File, error) {
@@ -123,19 +165,7 @@ func (d *dir) openat(name string, flags int, perm fs.FileMode) (*os.File, error)
 	if err != nil {
 		return nil, d.wrap("open", name, err)
 	}
-	return os.NewFile(uintptr(fd), path.Join(d.f.Name(), name)), nil
-}
-
-// setPerm undoes what the umask of the process took away, since permissions follow the folder.
-func (d *dir) setPerm(f *os.File, perm fs.FileMode) error {
-	if st, err := f.Stat(); err == nil && st.Mode().Perm() == perm.Perm() {
-		return nil
-	}
-	if err := f.Chmod(perm.Perm()); err != nil {
-		f.Close()
-		return err
-	}
-	return nil
+	return os.NewFile(uintptr(fd), d.path(name)), nil
 }
 
 // rename renames a file, over an existing one.
@@ -143,7 +173,7 @@ func (d *dir) rename(from, to string) error { return d.renameTo(from, d, to) }
 
 // renameTo renames a file into another directory of the same file system.
 func (d *dir) renameTo(from string, other *dir, to string) error {
-	if err := d.before("rename", from); err != nil {
+	if err := d.before("rename", from, other.path(to)); err != nil {
 		return err
 	}
 	err := retry(func() error {
@@ -165,7 +195,7 @@ func (d *dir) renameFresh(from string, other *dir, to string) error {
 
 // linkTo makes a hard link in another directory; it fails where the name is taken.
 func (d *dir) linkTo(from string, other *dir, to string) error {
-	if err := other.before("link", to); err != nil {
+	if err := d.before("link", from, other.path(to)); err != nil {
 		return err
 	}
 	err := retry(func() error {
@@ -248,7 +278,9 @@ func newFileStat(st *unix.Stat_t) fileStat {
 }
 
 // writeFile makes or replaces a file as a whole: it is written under a temporary name, made
-// durable and renamed into place. The caller holds the lock that guards both names.
+// durable and renamed into place, and the name is made durable: what it tells (a UID, the name of a
+// keyword's letter, a number that was handed out) is used at once, and must not be told to anybody and
+// then lost. The caller holds the lock that guards both names.
 func (d *dir) writeFile(name, tmp string, content []byte, perm fs.FileMode) error {
 	f, err := d.replace(tmp, perm)
 	if err != nil {
@@ -266,8 +298,17 @@ func (d *dir) writeFile(name, tmp string, content []byte, perm fs.FileMode) erro
 	}
 	if err != nil {
 		d.remove(tmp)
+		return err
 	}
-	return err
+	return d.fsync(path.Dir(name))
+}
+
+// removeAll removes what is below a name in the account's root, and the name.
+func (d *dir) removeAll(root *os.Root, name string) error {
+	if err := d.before("removeall", name); err != nil {
+		return err
+	}
+	return root.RemoveAll(name)
 }
 
 // setTimes sets a file's modification time, which is a message's internal date.
@@ -280,13 +321,13 @@ func (d *dir) setTimes(name string, mtime unix.Timespec) error {
 	return d.wrap("utimes", name, err)
 }
 
-// fsync makes the entries of a directory durable; "" is the directory itself.
+// fsync makes the entries of a directory durable; "" and "." are the directory itself.
 func (d *dir) fsync(name string) error {
 	if err := d.before("fsync", name); err != nil {
 		return err
 	}
 	f := d.f
-	if name != "" {
+	if name != "" && name != "." {
 		var err error
 		if f, err = d.openat(name, unix.O_RDONLY|unix.O_DIRECTORY, 0); err != nil {
 			return err

@@ -31,6 +31,18 @@
 // is compared with what stands under the mailbox's name; cur, new and tmp are never made in a
 // place that vanished.
 //
+// # Durability
+//
+// Any step may be the last one before the process ends or the power goes. Append, CopyTo and MoveTo
+// return when these are on disk, in this order: the message with its date (in tmp/, before any lock is
+// taken), its record in dovecot-uidlist, its entry in new/ or cur/, and for MoveTo the entry that went.
+// A UID, a keyword's letter and a UIDVALIDITY are on disk before anybody hears of them. Flags and
+// expunges are not waited for.
+//
+// A command that fails leaves the mailbox as it was, or a part of it done: APPEND and COPY all or
+// nothing, MOVE and the others message by message. A message that MOVE could move but not number gets
+// its UID at the next look.
+//
 // # Order of locks
 //
 // Account.names, Mailbox.disk (of two mailboxes the one with the smaller inode first), the lock

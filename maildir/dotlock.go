@@ -9,6 +9,7 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -28,9 +29,17 @@ type dotlockOptions struct {
 type dotlock struct {
 	d    *dir
 	name string
-	f    *os.File
+	f    *file
 	id   fileID
 }
+
+// locks are the lock files that this process made and that are still there. One with this process's
+// number that is not among them is of an earlier process: in a container each may get the same number.
+var locks = struct {
+	sync.Mutex
+	held map[fileID]bool
+	left map[fileID]unix.Timespec // could not be removed; when they were last changed
+}{held: map[fileID]bool{}, left: map[fileID]unix.Timespec{}}
 
 // lockDotfile takes a lock, waiting for others as Dovecot waits. A lock is taken over
 // from a process of this host that is dead, and from an unknown owner when neither the lock nor
@@ -64,10 +73,13 @@ func lockDotfile(ctx context.Context, d *dir, name string, o dotlockOptions) (*d
 		if takeOver(holder, now, time.Since(seen.since), o) {
 			// Another process may think so too, and have made its own by now: only the very file
 			// that was looked at goes.
-			if st, err := d.stat(name); err == nil && st.id == now.lock.id {
-				d.remove(name)
+			st, err := d.stat(name)
+			if err == nil && st.id == now.lock.id {
+				err = d.remove(name)
 			}
-			continue
+			if err == nil || notExist(err) {
+				continue
+			} // else it is waited for like any other
 		}
 		if waited := time.Since(start); waited >= o.wait {
 			return nil, &LockError{Path: d.f.Name() + "/" + name, Holder: holder, Waited: waited}
@@ -120,33 +132,67 @@ func lookAtLock(d *dir, name, guarded string) (holder string, s stamp, err error
 
 // takeOver reports whether a lock was left behind.
 func takeOver(holder string, s stamp, unchanged time.Duration, o dotlockOptions) bool {
+	locks.Lock()
+	held := locks.held[s.lock.id]
+	since, left := locks.left[s.lock.id]
+	locks.Unlock()
+	if left && since == s.lock.ctime {
+		return true
+	}
 	pid, host, ok := strings.Cut(holder, ":")
 	n, err := strconv.Atoi(pid)
 	if !ok || err != nil || n <= 0 || host != hostName {
 		return unchanged >= o.stale
 	}
 	if n == os.Getpid() {
-		return false // held by this process, elsewhere
-	}
-	if err := unix.Kill(n, 0); err != unix.ESRCH {
+		if held {
+			return false // elsewhere in this process
+		}
+	} else if err := unix.Kill(n, 0); err != unix.ESRCH {
 		return false // alive, even if it may not be signalled
 	}
 	return time.Since(time.Unix(s.lock.mtime.Unix())) >= 2*time.Second || unchanged >= 2*time.Second
 }
 
-func newDotlock(d *dir, name string, f *os.File, o dotlockOptions) (*dotlock, error) {
+func newDotlock(d *dir, name string, f *file, o dotlockOptions) (*dotlock, error) {
 	l := &dotlock{d: d, name: name, f: f}
-	st, err := statFile(f)
+	st, err := statFile(f.File)
 	l.id = st.id
+	locks.Lock()
+	locks.held[l.id] = true
+	delete(locks.left, l.id)
+	locks.Unlock()
 	if err == nil && !o.noOwner {
 		_, err = fmt.Fprintf(f, "%d:%s", os.Getpid(), hostName)
 	}
 	if err != nil {
 		f.Close()
-		d.remove(name)
+		l.remove()
 		return nil, err
 	}
 	return l, nil
+}
+
+// remove removes the lock file. One that can't be removed would stop everybody for as long as this
+// process lives: this process takes it over when it needs the lock again.
+func (l *dotlock) remove() error {
+	l.forget()
+	err := l.d.remove(l.name)
+	if err != nil {
+		if st, serr := l.d.stat(l.name); serr == nil && st.id == l.id {
+			locks.Lock()
+			locks.left[l.id] = st.ctime
+			locks.Unlock()
+		}
+	}
+	return err
+}
+
+// forget is for a lock file that is no longer one.
+func (l *dotlock) forget() {
+	locks.Lock()
+	defer locks.Unlock()
+	delete(locks.held, l.id)
 }
 
 // held reports whether the lock is still ours.
@@ -159,7 +205,8 @@ func (l *dotlock) held() bool {
 func (l *dotlock) unlock() error {
 	l.f.Close()
 	if !l.held() {
+		l.forget()
 		return fmt.Errorf("%s/%s was taken away while it was held", l.d.f.Name(), l.name)
 	}
-	return l.d.remove(l.name)
+	return l.remove()
 }

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -259,6 +260,8 @@ func TestDotlock(t *testing.T) {
 	if b, _ := os.ReadFile(lock); string(b) != fmt.Sprintf("%d:%s", os.Getpid(), hostName) {
 		t.Errorf("the lock holds %q", b)
 	}
+	old := time.Now().Add(-time.Hour)
+	os.Chtimes(lock, old, old)
 	var le *LockError
 	if _, err := lockDotfile(ctx, d, listLock, o); !errors.As(err, &le) || !errors.Is(err, ErrLocked) {
 		t.Errorf("a second holder: %v", err)
@@ -266,13 +269,13 @@ func TestDotlock(t *testing.T) {
 	if err := l.unlock(); err != nil {
 		t.Error(err)
 	}
-	old := time.Now().Add(-time.Hour)
 	for holder, taken := range map[string]bool{
-		fmt.Sprintf("%d:%s", 1<<22+1, hostName):   true, // no such process: above every pid
-		fmt.Sprintf("1:%s", hostName):             false,
-		fmt.Sprintf("%d:elsewhere", 1<<22+1):      false,
-		"":                                        false,
-		fmt.Sprintf("%d:%s\n", 1<<22+1, hostName): true,
+		fmt.Sprintf("%d:%s", 1<<22+1, hostName):     true, // no such process: above every pid
+		fmt.Sprintf("1:%s", hostName):               false,
+		fmt.Sprintf("%d:%s", os.Getpid(), hostName): true, // of an earlier process with this number
+		fmt.Sprintf("%d:elsewhere", 1<<22+1):        false,
+		"":                                          false,
+		fmt.Sprintf("%d:%s\n", 1<<22+1, hostName):   true,
 	} {
 		os.WriteFile(lock, []byte(holder), 0o600)
 		os.Chtimes(lock, old, old)
@@ -284,6 +287,33 @@ func TestDotlock(t *testing.T) {
 			l.unlock()
 		}
 		os.Remove(lock)
+	}
+	// One that was left behind and that may not be removed is waited for.
+	d.fault = func(op string, paths ...string) error {
+		if op == "remove" {
+			return fs.ErrPermission
+		}
+		return nil
+	}
+	os.WriteFile(lock, fmt.Appendf(nil, "%d:%s", 1<<22+1, hostName), 0o600)
+	os.Chtimes(lock, old, old)
+	if _, err := lockDotfile(ctx, d, listLock, o); !errors.Is(err, ErrLocked) {
+		t.Errorf("a lock that can't be removed: %v", err)
+	}
+	// One that this process could not remove is its own to take.
+	os.Remove(lock)
+	if l, err = lockDotfile(ctx, d, listLock, o); err != nil {
+		t.Fatal(err)
+	}
+	if err := l.unlock(); !errors.Is(err, fs.ErrPermission) {
+		t.Errorf("unlock: %v", err)
+	}
+	d.fault = nil
+	if l, err = lockDotfile(ctx, d, listLock, o); err != nil {
+		t.Fatalf("a lock that stayed: %v", err)
+	}
+	if err := l.unlock(); err != nil {
+		t.Error(err)
 	}
 	os.WriteFile(lock, []byte("5:elsewhere"), 0o600)
 	o.stale = 10 * time.Millisecond

@@ -168,7 +168,7 @@ func TestExpungeWithoutLinks(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer other.Close()
-	r.d.fault = func(op, _ string) error {
+	r.d.fault = func(op string, _ ...string) error {
 		if op == "link" {
 			return syscall.EPERM
 		}

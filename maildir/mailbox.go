@@ -331,6 +331,16 @@ func (m *Mailbox) stands() error {
 	return reason
 }
 
+// withoutCur reports whether the directory is that of no mailbox any more, and then the mailbox is gone:
+// in the fs layout the directory stays when there are others below.
+func (m *Mailbox) withoutCur() bool {
+	if _, err := m.d.stat("cur"); !notExist(err) || m.path() == "." {
+		return false
+	}
+	m.vanish(goneError("the mailbox was deleted by another program"))
+	return true
+}
+
 // wasSetAside reports whether another process deleted the mailbox and keeps it for those who have it
 // open.
 func (m *Mailbox) wasSetAside() bool {

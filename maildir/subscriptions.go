@@ -124,6 +124,7 @@ func updateSubscriptions(ctx context.Context, d *dir, sep string, perm fs.FileMo
 	}
 	if err == nil && l.held() {
 		if err = d.rename(lock, subsFile); err == nil {
+			l.forget()
 			return l.f.Close()
 		}
 	}

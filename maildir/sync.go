@@ -32,6 +32,9 @@ func (m *Mailbox) syncLocked(ctx context.Context, force bool) (*Snapshot, error)
 		return m.Snapshot(), err
 	}
 	dirs, err := m.statDirs()
+	if notExist(err) && m.withoutCur() {
+		return m.Snapshot(), m.Err()
+	}
 	if err != nil {
 		return m.Snapshot(), err
 	}
@@ -681,7 +684,7 @@ func (m *Mailbox) appendList(records []byte) error {
 	if err != nil {
 		return err
 	}
-	end, err := lineEnd(f, st.Size())
+	end, err := lineEnd(f.File, st.Size())
 	if err != nil {
 		return err
 	}

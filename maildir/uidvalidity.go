@@ -49,6 +49,9 @@ func nextUIDValidity(d *dir, perm fs.FileMode) (uint32, error) {
 		if cerr := f.Close(); err == nil {
 			err = cerr
 		}
+		if err == nil {
+			err = d.fsync("") // after the power went, the number must not be handed out again
+		}
 		return next, err
 	}
 	return 0, fmt.Errorf("%s/%s: the counter does not stand still", d.f.Name(), validityFile)
