@@ -54,11 +54,8 @@ func (s *Session) Select(name string, options *imap.SelectOptions) (data *imap.S
 			s.gone(reason)
 		}
 	}
-	moved := func() {}
-	if s.policyFor(name).Rename == policy.RenameDisconnect {
-		moved = func() { s.gone(errRenamed) } // draft 3.3
-	}
-	ref, err := s.mailbox(name, maildir.RefOptions{Selected: true, ReadOnly: options.ReadOnly, Gone: gone, Moved: moved})
+	follow := s.policyFor(name).Rename != policy.RenameDisconnect // draft 3.3, 3.4
+	ref, err := s.mailbox(name, maildir.RefOptions{Selected: true, ReadOnly: options.ReadOnly, Gone: gone, Follow: follow})
 	if err != nil {
 		return nil, err
 	}

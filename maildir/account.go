@@ -388,7 +388,7 @@ func (a *Account) Mailbox(name string, o RefOptions) (*Ref, error) {
 	a.mu.Unlock()
 	closeAll(dropped)
 	if o.Selected {
-		m.enter()
+		m.enter(r)
 	}
 	return r, nil
 }

@@ -24,9 +24,13 @@ func newUseID() int64 { return rand.Int64N(1 << 62) }
 
 // enter counts a session that selects the mailbox. Where no lock file can be made, other processes
 // are not told.
-func (m *Mailbox) enter() {
+func (m *Mailbox) enter(r *Ref) {
 	m.use.mu.Lock()
 	defer m.use.mu.Unlock()
+	if r.left {
+		return // sent away already
+	}
+	r.entered = true
 	m.use.users++
 	if m.use.f != nil {
 		return
@@ -45,11 +49,16 @@ func (m *Mailbox) enter() {
 	m.sweepGhosts(f)
 }
 
-// leave is the opposite of enter. The last one tells other processes, and takes along what they kept for
-// sessions here that left without having looked again.
-func (m *Mailbox) leave() {
+// leave is the opposite of enter, and may be called twice. The last one tells other processes, and takes
+// along what they kept for sessions here that left without having looked again.
+func (m *Mailbox) leave(r *Ref) {
 	m.use.mu.Lock()
 	defer m.use.mu.Unlock()
+	r.left = true
+	if !r.entered {
+		return
+	}
+	r.entered = false
 	m.use.users--
 	if m.use.users == 0 && m.use.f != nil {
 		m.sweepGhosts(m.use.f)

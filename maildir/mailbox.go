@@ -67,7 +67,9 @@ type Ref struct {
 	*Mailbox
 	opts RefOptions
 	told atomic.Uint64
-	sent bool // away, by Disconnect; guarded by Mailbox.mu
+	sent bool // away: Gone was called; guarded by Mailbox.mu
+
+	entered, left bool // whether it is, and whether it was, counted by use.users; guarded by use.mu
 }
 
 // RefOptions says what a mailbox is opened for.
@@ -78,8 +80,8 @@ type RefOptions struct {
 	ReadOnly bool
 	// Gone is called once, on a goroutine of its own, when the mailbox is gone while it is open.
 	Gone func(reason error)
-	// Moved is called, on a goroutine of its own, when another program has renamed the mailbox.
-	Moved func()
+	// Follow is whether the mailbox stays open when another program renames it; otherwise it is gone then.
+	Follow bool
 }
 
 // Name is the name that clients know the mailbox by.
@@ -180,11 +182,23 @@ func (m *Mailbox) vanish(reason error) {
 	m.gone = reason
 	m.wake()
 	for r := range m.refs {
-		if r.opts.Gone != nil && !r.sent {
-			r.sent = true
-			go r.opts.Gone(reason)
-		}
+		r.sendAway(reason)
 	}
+}
+
+// sendAway calls Gone, once. Before that the session counts no more as one that has the mailbox
+// selected. The caller holds mu.
+func (r *Ref) sendAway(reason error) {
+	if r.opts.Gone == nil || r.sent {
+		return
+	}
+	r.sent = true
+	go func() {
+		if r.opts.Selected {
+			r.leave(r)
+		}
+		r.opts.Gone(reason)
+	}()
 }
 
 // Disconnect calls Gone, on a goroutine of its own, for all who have the mailbox selected, but not
@@ -193,9 +207,8 @@ func (m *Mailbox) Disconnect(except *Ref, reason error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for r := range m.refs {
-		if r != except && r.opts.Selected && r.opts.Gone != nil && !r.sent {
-			r.sent = true
-			go r.opts.Gone(reason)
+		if r != except && r.opts.Selected {
+			r.sendAway(reason)
 		}
 	}
 }
@@ -251,7 +264,7 @@ func (r *Ref) Close() {
 	}
 	a.mu.Unlock()
 	if r.opts.Selected {
-		m.leave()
+		m.leave(r)
 	}
 	closeAll(dropped)
 	if last && m.Deleted() {
@@ -361,6 +374,9 @@ func (m *Mailbox) wasSetAside() bool {
 	return true
 }
 
+// errRenamed is why those are sent away who don't follow.
+var errRenamed = errors.New("mailbox has been renamed")
+
 // wasMoved reports whether the directory has another name in this account by now, and takes that.
 func (m *Mailbox) wasMoved() bool {
 	if m.Deleted() {
@@ -388,8 +404,8 @@ func (m *Mailbox) wasMoved() bool {
 		return true // a RENAME of this process that is under way
 	}
 	for r := range m.refs {
-		if r.opts.Moved != nil && !r.sent {
-			go r.opts.Moved()
+		if !r.opts.Follow {
+			r.sendAway(errRenamed)
 		}
 	}
 	return true

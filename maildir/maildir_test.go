@@ -459,7 +459,7 @@ func TestRenameWhileLooking(t *testing.T) {
 			t.Fatal(err)
 		}
 		moved := make(chan struct{}, 1)
-		r := open(t, a, name(0), RefOptions{Selected: true, Moved: func() {
+		r := open(t, a, name(0), RefOptions{Selected: true, Gone: func(error) {
 			select {
 			case moved <- struct{}{}:
 			default:
