@@ -624,10 +624,10 @@ func (m *model) store(rt *rapid.T) {
 	}
 	for _, t := range living {
 		mail := p.box.find(t.uid)
-		if silent && t.flags == spell(mail.flags) {
-			t.flags = spell(change(mail.flags)) // the client knows without being told
-		}
 		mail.flags = change(mail.flags)
+		if now := spell(mail.flags); silent && t.flags != "" && now == spell(change(t.known)) {
+			t.flags = now // as the client expects, whatever another one changed before
+		}
 	}
 	if answer != "OK" {
 		m.refused(p, command, answer)
