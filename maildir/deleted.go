@@ -38,6 +38,7 @@ func (a *Account) setAside(ctx context.Context, m *Mailbox, storage string) erro
 		}
 		m.mu.Lock()
 		m.aside = aside
+		m.wake() // for who watches directories by their path
 		m.mu.Unlock()
 		return nil
 	})

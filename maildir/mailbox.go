@@ -369,6 +369,7 @@ func (m *Mailbox) wasSetAside() bool {
 	}
 	m.mu.Lock()
 	m.aside = aside
+	m.wake()
 	m.mu.Unlock()
 	m.acct.forget(m)
 	return true
