@@ -40,7 +40,7 @@ func (g *guard) watch() {
 		if h.Name == "" { // the directory itself; locks and lists come and go in it
 			go g.look()
 		}
-	})
+	}).Stop
 }
 
 // look lets the mailbox find out what became of it, which tells its sessions.

@@ -28,12 +28,12 @@ func (s *Session) Idle(w *imapserver.UpdateWriter, stop <-chan struct{}) (err er
 		}
 	}
 	var watched string
-	var stops []func()
+	var watches []*watch.Watch
 	unwatch := func() {
-		for _, stop := range stops {
-			stop()
+		for _, x := range watches {
+			x.Stop()
 		}
-		stops = nil
+		watches = nil
 	}
 	defer unwatch()
 	for {
@@ -42,7 +42,7 @@ func (s *Session) Idle(w *imapserver.UpdateWriter, stop <-chan struct{}) (err er
 			unwatch()
 			watched = own
 			for _, dir := range mail {
-				stops = append(stops, s.b.watcher.Watch(dir, hint))
+				watches = append(watches, s.b.watcher.Watch(dir, hint))
 			}
 		}
 		if err := s.idleTell(w, stop); err != nil {

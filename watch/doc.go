@@ -4,7 +4,7 @@
 //
 // # Where hints come from
 //
-// A [Source] is a way to hear of changes. There are two:
+// There are two sources:
 //
 //   - inotify, through fsnotify and with one instance for a Watcher: hints come at once and name the
 //     file.
@@ -18,4 +18,10 @@
 //
 // Whoever uses hints does not know which source they are from. First watch, then look: what
 // changes after Watch has returned is hinted.
+//
+// # When all was told
+//
+// Events take a moment. [Watch.Settle] waits until those of all changes made before it were told, and
+// reports whether that is certain. If it is, the names of all hints so far are all that changed, or one of
+// the hints had no name.
 package watch

@@ -3,6 +3,7 @@ package watch
 import (
 	"errors"
 	"fmt"
+	"log/slog"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -11,7 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// An inotify is the Source of events.
+// An inotify is the source of events.
 //
 // inotify knows directories by their inode, fsnotify by the path that it first heard of. So they are
 // counted by inode here, and everybody who watches one under whatever path shares its watch.
@@ -19,6 +20,7 @@ type inotify struct {
 	fs       *fsnotify.Watcher
 	overflow func()        // called for each overflow
 	done     chan struct{} // closed when run has ended
+	sentinel *sentinel     // nil: none could be had
 
 	mu     sync.Mutex // guards the fields below and those of watched; fsnotify is called with it held
 	byID   map[fileID]*watched
@@ -38,13 +40,15 @@ type watched struct {
 	subs []*listener // what it holds is not changed: run reads it without mu
 }
 
-// A listener is a call of Watch.
+// A listener is an entry: a call of watch.
 type listener struct {
+	in   *inotify
+	d    *watched
 	hint func(Hint)
 	lost func()
 }
 
-func newInotify(overflow func()) (Source, error) {
+func newInotify(log *slog.Logger, overflow func()) (source, error) {
 	fs, err := fsnotify.NewWatcher()
 	if err != nil {
 		return nil, err
@@ -57,11 +61,23 @@ func newInotify(overflow func()) (Source, error) {
 		byPath:   make(map[string]*watched),
 		poke:     make(chan struct{}, 1),
 	}
+	in.sentinel, err = newSentinel(fs)
 	go in.run()
+	if err == nil && !in.sentinel.settle() {
+		in.sentinel.fail()
+		err = errors.New("no event of a change of mode")
+	}
+	if err != nil {
+		log.Debug("it is not known when all events were told", "err", err)
+	}
 	return in, nil
 }
 
-func (in *inotify) Watch(dir string, hint func(Hint), lost func()) (stop func(), err error) {
+func (in *inotify) watch(dir string, hint func(Hint), lost func()) (entry, error) {
+	// A mount that hangs is one without events: it keeps its own callers waiting, and nobody for the lock.
+	if _, err := identify(dir); err != nil {
+		return nil, err
+	}
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	id, err := identify(dir)
@@ -91,12 +107,13 @@ func (in *inotify) Watch(dir string, hint func(Hint), lost func()) (stop func(),
 			return nil, fmt.Errorf("watch %s: replaced meanwhile: %w", path, unix.ENOENT)
 		}
 	}
-	l := &listener{hint, lost}
+	l := &listener{in, d, hint, lost}
 	d.subs = append(d.subs, l)
-	return func() { in.stop(d, l) }, nil
+	return l, nil
 }
 
-func (in *inotify) stop(d *watched, l *listener) {
+func (l *listener) stop() {
+	in, d := l.in, l.d
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	var subs []*listener
@@ -111,6 +128,20 @@ func (in *inotify) stop(d *watched, l *listener) {
 	}
 }
 
+// settle is true if the directory was watched all the time: check has told of events that were lost
+// in a move away and back before the sentinel's event came.
+func (l *listener) settle() bool {
+	s := l.in.sentinel
+	return s != nil && l.in.watches(l.d) && s.settle() && l.in.watches(l.d)
+}
+
+// watches reports whether d is still watched.
+func (in *inotify) watches(d *watched) bool {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	return in.byID[d.id] == d
+}
+
 // forgetLocked ends the watch of d.
 func (in *inotify) forgetLocked(d *watched) {
 	delete(in.byID, d.id)
@@ -118,14 +149,17 @@ func (in *inotify) forgetLocked(d *watched) {
 	in.fs.Remove(d.path) // fails if the directory is gone: so is the watch then
 }
 
-// Close must not be called by a hint.
-func (in *inotify) Close() error {
+// close must not be called by a hint.
+func (in *inotify) close() error {
 	err := in.fs.Close()
 	<-in.done
+	if in.sentinel != nil {
+		in.sentinel.fail()
+	}
 	return err
 }
 
-// run calls the hints, until Close.
+// run calls the hints, until close.
 func (in *inotify) run() {
 	defer close(in.done)
 	for {
@@ -152,6 +186,9 @@ func (in *inotify) run() {
 			for _, d := range all {
 				in.check(d)
 			}
+			if in.sentinel != nil {
+				in.sentinel.lost()
+			}
 		case <-in.poke:
 			in.mu.Lock()
 			gone := in.gone
@@ -167,6 +204,9 @@ func (in *inotify) run() {
 // event hands an event to those who watch the directory that it happened in. An event whose name is a
 // watched directory is about that one: it, or the one above it, tells so.
 func (in *inotify) event(ev fsnotify.Event) {
+	if in.sentinel != nil && in.sentinel.event(ev.Name) {
+		return
+	}
 	slash := strings.LastIndexByte(ev.Name, '/')
 	in.mu.Lock()
 	d := in.byPath[ev.Name]
@@ -197,6 +237,9 @@ func (in *inotify) check(d *watched) {
 	id, err := identify(d.path)
 	if err == nil && id == d.id {
 		err = in.fs.Add(d.path) // moved away and back: fsnotify has removed it
+		if err == nil {
+			id, err = identify(d.path) // fsnotify was given a path: it may have another directory
+		}
 	}
 	if err != nil || id != d.id {
 		in.forgetLocked(d)

@@ -18,7 +18,7 @@ import (
 // comes twice in a row once: a file that is made and written to is two events.
 type told chan string
 
-func (c told) watch(w *Watcher, root, dir string) (stop func()) {
+func (c told) watch(w *Watcher, root, dir string) *Watch {
 	return w.Watch(filepath.Join(root, dir), func(h Hint) { c <- dir + ": " + h.Name })
 }
 
@@ -99,9 +99,9 @@ func TestSeveral(t *testing.T) {
 	}
 	w := newTestWatcher(t, Options{})
 	a, b, c := newHints(), newHints(), newHints()
-	stopA := w.Watch(filepath.Join(root, "d"), a.give)
-	stopB := w.Watch(filepath.Join(root, "link"), b.give)
-	stopC := w.Watch(filepath.Join(root, "d", "..", "d")+"/", c.give)
+	stopA := w.Watch(filepath.Join(root, "d"), a.give).Stop
+	stopB := w.Watch(filepath.Join(root, "link"), b.give).Stop
+	stopC := w.Watch(filepath.Join(root, "d", "..", "d")+"/", c.give).Stop
 	for i, stop := range []func(){nil, stopA, stopB} {
 		if stop != nil {
 			stop()
@@ -123,7 +123,7 @@ func TestSeveral(t *testing.T) {
 	}
 	stopC()
 	in := w.events.(*inotify)
-	if len(in.byID)+len(in.byPath) > 0 || len(in.fs.WatchList()) > 0 {
+	if len(in.byID)+len(in.byPath) > 0 || len(in.fs.WatchList()) != len(in.sentinel.names) {
 		t.Errorf("left: %v, %v, %v", in.byID, in.byPath, in.fs.WatchList())
 	}
 }
@@ -150,7 +150,7 @@ func TestLost(t *testing.T) {
 					w.Watch(root, func(Hint) {})
 				}
 				h := newHints()
-				stop := w.Watch(filepath.Join(root, "d"), h.give)
+				stop := w.Watch(filepath.Join(root, "d"), h.give).Stop
 				for _, command := range tt.acts {
 					act(t, root, command)
 				}

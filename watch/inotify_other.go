@@ -2,10 +2,13 @@
 
 package watch
 
-import "errors"
+import (
+	"errors"
+	"log/slog"
+)
 
 // newInotify fails. fsnotify has kqueue elsewhere, but that needs an open file for each file of a
 // directory.
-func newInotify(overflow func()) (Source, error) {
+func newInotify(log *slog.Logger, overflow func()) (source, error) {
 	return nil, errors.ErrUnsupported
 }

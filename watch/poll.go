@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// A poller is the Source that looks. Each directory has a timer of its own, so that a mount that hangs
+// A poller is the source that looks. Each directory has a timer of its own, so that a mount that hangs
 // keeps only its own directories waiting.
 type poller struct {
 	interval time.Duration
@@ -34,9 +34,9 @@ func newPoller(interval time.Duration) *poller {
 	return &poller{interval: interval, dirs: make(map[*polled]struct{})}
 }
 
-// Watch looks at dir at every interval; lost is not called, since there need not be a directory.
+// watch looks at dir at every interval; lost is not called, since there need not be a directory.
 // The only error is fs.ErrClosed.
-func (p *poller) Watch(dir string, hint func(Hint), lost func()) (stop func(), err error) {
+func (p *poller) watch(dir string, hint func(Hint), lost func()) (entry, error) {
 	d := &polled{p: p, dir: dir, hint: hint, seen: stat(dir)}
 	// What happens right after this look may leave the modification time as it is, if that is young.
 	d.again = d.seen != nil && time.Since(d.seen.ModTime()).Abs() < time.Minute
@@ -47,7 +47,7 @@ func (p *poller) Watch(dir string, hint func(Hint), lost func()) (stop func(), e
 	}
 	p.dirs[d] = struct{}{}
 	d.timer = time.AfterFunc(p.interval, d.look)
-	return d.stop, nil
+	return d, nil
 }
 
 func (d *polled) stop() {
@@ -56,6 +56,8 @@ func (d *polled) stop() {
 	d.timer.Stop()
 	delete(d.p.dirs, d)
 }
+
+func (d *polled) settle() bool { return false }
 
 // look gives a hint if the directory has changed since the last look, and another one at the next
 // look: times of file systems are coarse, so what came right after this look may show the same time.
@@ -85,7 +87,7 @@ func (d *polled) look() {
 	}
 }
 
-func (p *poller) Close() error {
+func (p *poller) close() error {
 	p.mu.Lock()
 	p.closed = true
 	for d := range p.dirs {

@@ -17,17 +17,22 @@ type Hint struct {
 	Name string
 }
 
-// A Source hears of changes in directories.
-type Source interface {
-	// Watch calls hint for changes in dir from now on until stop is called, as Watcher.Watch tells,
-	// or lost, which it calls once, without a hint before it, when dir is not watched any longer:
-	// it was removed or another directory took its name. Neither is called with a lock held. stop may be called
-	// after lost, and several times.
+// A source hears of changes in directories.
+type source interface {
+	// watch calls hint for changes in dir from now on until the entry is stopped, as Watcher.Watch tells,
+	// or lost, which it calls once, without a hint before it, when dir is not watched any longer: it was
+	// removed or another directory took its name. Neither is called with a lock of the source held.
 	//
-	// Watch fails if dir cannot be watched.
-	Watch(dir string, hint func(Hint), lost func()) (stop func(), err error)
-	// Close ends all watching. When it returns hint and lost are not running, and won't be called.
-	Close() error
+	// It fails if dir cannot be watched.
+	watch(dir string, hint func(Hint), lost func()) (entry, error)
+	// close ends all watching. When it returns hint and lost are not running, and won't be called.
+	close() error
+}
+
+// An entry is a directory that a source watches for somebody.
+type entry interface {
+	stop()        // also after lost, and several times
+	settle() bool // as Watch.Settle tells
 }
 
 // Options are the options of a Watcher. The zero value is ready to use.
@@ -50,8 +55,8 @@ type Stats struct {
 
 // A Watcher watches directories. Its methods may be called by several goroutines at once.
 type Watcher struct {
-	events Source // nil: there are none
-	poll   Source
+	events source // nil: there are none
+	poll   source
 	log    *slog.Logger
 
 	watched, polled  atomic.Int64
@@ -65,7 +70,7 @@ func New(o Options) *Watcher {
 	if o.Poll {
 		return w
 	}
-	events, err := newInotify(func() { w.overflows.Add(1) })
+	events, err := newInotify(w.log, func() { w.overflows.Add(1) })
 	if err != nil {
 		w.logOnce("all directories are polled: no inotify", err)
 		return w
@@ -85,21 +90,18 @@ func newWatcher(o Options) *Watcher {
 	return &Watcher{poll: newPoller(o.Interval), log: o.Logger}
 }
 
-// Watch calls hint for each change in dir until stop is called. Not what changes below
+// Watch calls hint for each change in dir until the Watch is stopped. Not what changes below
 // its subdirectories.
 //
 // It does not fail: a directory for which no events can be had is polled. One that is removed or
 // moved gets a hint without a name, and what takes its place is polled.
 //
 // hint is called on a goroutine that others wait for: it must not block. Calls for one Watch do not
-// overlap; the first may come before Watch returns. hint may call stop, and Watch.
-//
-// stop may be called several times. No call of hint begins after it has returned, but as with
-// [time.AfterFunc] one that has begun may still be running.
-func (w *Watcher) Watch(dir string, hint func(Hint)) (stop func()) {
-	s := &subscription{w: w, dir: dir, hint: hint}
-	s.start()
-	return s.stop
+// overlap; the first may come before Watch returns. hint may call Stop, and Watcher.Watch.
+func (w *Watcher) Watch(dir string, hint func(Hint)) *Watch {
+	x := &Watch{w: w, dir: dir, hint: hint}
+	x.start()
+	return x
 }
 
 // Stats returns what the Watcher did and does.
@@ -117,9 +119,9 @@ func (w *Watcher) Stats() Stats {
 func (w *Watcher) Close() error {
 	var err error
 	if w.events != nil {
-		err = w.events.Close()
+		err = w.events.close()
 	}
-	return errors.Join(err, w.poll.Close())
+	return errors.Join(err, w.poll.close())
 }
 
 // logOnce tells why directories are polled, unless it has done so for that reason.
@@ -129,87 +131,106 @@ func (w *Watcher) logOnce(msg string, err error) {
 	}
 }
 
-// A subscription is one call of Watch.
-type subscription struct {
+// A Watch is one directory that is watched. Its methods may be called by several goroutines at once.
+type Watch struct {
 	w    *Watcher
 	dir  string
 	hint func(Hint)
 
 	stopped atomic.Bool
 
+	giving sync.Mutex // held while hint runs: a directory that was lost has two sources for a moment
+
 	mu    sync.Mutex    // guards the fields below; held while a source is asked to watch
-	end   func()        // ends what the source does; nil when stopped
-	count *atomic.Int64 // where the subscription is counted
+	entry entry         // what the source does; nil when stopped
+	count *atomic.Int64 // where the Watch is counted
 }
 
-func (s *subscription) start() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.w.events == nil {
-		s.pollLocked()
+// Stop ends the Watch. It may be called several times. No call of hint begins after it has returned,
+// but as with [time.AfterFunc] one that has begun may still be running.
+func (x *Watch) Stop() {
+	x.stopped.Store(true)
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.endLocked()
+}
+
+// Settle waits until a hint with a name was given for each change that was made in the directory
+// before the call, and reports whether that is so: hint has returned by then. It is false, at once,
+// where the directory is polled, and where events were lost: then a hint without a name was or will be
+// given. It is false as well when hints take longer than two seconds, after Stop, and after Close.
+//
+// A hint must not call it: it would wait for itself.
+func (x *Watch) Settle() bool {
+	x.mu.Lock()
+	e := x.entry
+	x.mu.Unlock()
+	return e != nil && e.settle()
+}
+
+func (x *Watch) start() {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if x.w.events == nil {
+		x.pollLocked()
 		return
 	}
-	end, err := s.w.events.Watch(s.dir, s.give, s.lost)
+	e, err := x.w.events.watch(x.dir, x.give, x.lost)
 	switch {
 	case err == nil:
-		s.end, s.count = end, &s.w.watched
-		s.count.Add(1)
+		x.entry, x.count = e, &x.w.watched
+		x.count.Add(1)
 		return
 	case errors.Is(err, fs.ErrNotExist): // not worth a line: it may appear later
 	case errors.Is(err, syscall.ENOSPC):
-		s.w.logOnce("directories are polled: the limit fs.inotify.max_user_watches is reached", err)
+		x.w.logOnce("directories are polled: the limit fs.inotify.max_user_watches is reached", err)
 	case errors.Is(err, errNoEvents):
-		s.w.logOnce("directories are polled: their file system does not tell of changes made elsewhere", err)
+		x.w.logOnce("directories are polled: their file system does not tell of changes made elsewhere", err)
 	default:
-		s.w.logOnce("directories are polled: inotify fails", err)
+		x.w.logOnce("directories are polled: inotify fails", err)
 	}
-	s.pollLocked()
+	x.pollLocked()
 }
 
 // errNoEvents is why a directory on a network file system is not watched.
 var errNoEvents = errors.New("file system without events")
 
-func (s *subscription) pollLocked() {
-	end, err := s.w.poll.Watch(s.dir, s.give, nil)
+func (x *Watch) pollLocked() {
+	e, err := x.w.poll.watch(x.dir, x.give, nil)
 	if err != nil {
 		return // the Watcher is closed
 	}
-	s.end, s.count = end, &s.w.polled
-	s.count.Add(1)
+	x.entry, x.count = e, &x.w.polled
+	x.count.Add(1)
 }
 
-func (s *subscription) give(h Hint) {
-	if !s.stopped.Load() {
-		s.w.hints.Add(1)
-		s.hint(h)
+func (x *Watch) give(h Hint) {
+	x.giving.Lock()
+	defer x.giving.Unlock()
+	if !x.stopped.Load() {
+		x.w.hints.Add(1)
+		x.hint(h)
 	}
 }
 
 // lost polls the directory in place of the source that has lost it.
-func (s *subscription) lost() {
-	s.mu.Lock()
-	if s.stopped.Load() {
-		s.mu.Unlock()
+func (x *Watch) lost() {
+	x.mu.Lock()
+	if x.stopped.Load() {
+		x.mu.Unlock()
 		return
 	}
-	s.w.log.Info("directory was removed or moved, and is polled", "dir", s.dir)
-	s.endLocked()
-	s.pollLocked()
-	s.mu.Unlock()
-	s.give(Hint{})
+	x.w.log.Info("directory was removed or moved, and is polled", "dir", x.dir)
+	x.endLocked()
+	x.pollLocked()
+	x.mu.Unlock()
+	x.give(Hint{})
 }
 
-func (s *subscription) stop() {
-	s.stopped.Store(true)
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.endLocked()
-}
-
-func (s *subscription) endLocked() {
-	if s.end != nil {
-		s.end()
-		s.end = nil
-		s.count.Add(-1)
+func (x *Watch) endLocked() {
+	if x.entry != nil {
+		x.entry.stop()
+		x.entry = nil
+		x.count.Add(-1)
 	}
 }

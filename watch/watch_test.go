@@ -84,7 +84,7 @@ func TestSources(t *testing.T) {
 			dir := t.TempDir()
 			w := newTestWatcher(t, o)
 			h := newHints()
-			stop := w.Watch(dir, h.give)
+			stop := w.Watch(dir, h.give).Stop
 			want := Stats{Watched: 1}
 			if o.Poll || runtime.GOOS != "linux" {
 				want = Stats{Polled: 1}
@@ -213,7 +213,7 @@ func TestStop(t *testing.T) {
 				stop()
 				stop()
 				called <- struct{}{}
-			})
+			}).Stop
 			close(ready)
 			act(t, dir, "touch a")
 			<-called
@@ -249,7 +249,7 @@ func TestStopOther(t *testing.T) {
 		stop()
 		called <- h
 	})
-	stop = w.Watch(dir, func(Hint) { t.Error("hint after stop") })
+	stop = w.Watch(dir, func(Hint) { t.Error("hint after stop") }).Stop
 	close(ready)
 	act(t, dir, "touch a")
 	called.next(t)
@@ -264,7 +264,7 @@ func TestStopForgets(t *testing.T) {
 		w := New(Options{Poll: true})
 		defer w.Close()
 		stop := make(chan func(), 1)
-		stop <- w.Watch(dir, func(Hint) { (<-stop)() })
+		stop <- w.Watch(dir, func(Hint) { (<-stop)() }).Stop
 		if err := os.Chtimes(dir, time.Time{}, time.Unix(2, 0)); err != nil {
 			t.Fatal(err)
 		}
@@ -302,11 +302,11 @@ func TestCloseWaits(t *testing.T) {
 
 // A failing source stands for limits that a test cannot lower for itself alone.
 type failing struct {
-	Source
+	source
 	err error
 }
 
-func (s failing) Watch(string, func(Hint), func()) (func(), error) { return nil, s.err }
+func (s failing) watch(string, func(Hint), func()) (entry, error) { return nil, s.err }
 
 // TestFallback polls what the events cannot have, and says so once.
 func TestFallback(t *testing.T) {
@@ -324,7 +324,7 @@ func TestFallback(t *testing.T) {
 		w.events = failing{w.poll, tt.err}
 		for range 3 {
 			dir, h := t.TempDir(), newHints()
-			stop := w.Watch(dir, h.give)
+			stop := w.Watch(dir, h.give).Stop
 			defer stop()
 			act(t, dir, "touch a")
 			h.next(t)
@@ -350,9 +350,9 @@ func TestConcurrent(t *testing.T) {
 			dir := filepath.Join(root, fmt.Sprint(i/2)) // two for each
 			wg.Go(func() {
 				for range 100 {
-					stop := w.Watch(dir, func(Hint) {})
+					stop := w.Watch(dir, func(Hint) {}).Stop
 					os.Mkdir(dir, 0o700)
-					stop2 := w.Watch(dir, func(Hint) {})
+					stop2 := w.Watch(dir, func(Hint) {}).Stop
 					os.Remove(dir)
 					stop()
 					stop2()
@@ -388,7 +388,7 @@ func TestClose(t *testing.T) {
 		dir := t.TempDir()
 		w := newTestWatcher(t, Options{Poll: poll, Interval: time.Millisecond})
 		h := newHints()
-		stop := w.Watch(dir, h.give)
+		stop := w.Watch(dir, h.give).Stop
 		act(t, dir, "touch a")
 		h.next(t)
 		if err := w.Close(); err != nil {
