@@ -11,6 +11,7 @@ import (
 
 	"github.com/imapmaildir/imapmaildir/backend/cache"
 	"github.com/imapmaildir/imapmaildir/maildir"
+	"github.com/imapmaildir/imapmaildir/watch"
 )
 
 // An account is a root that sessions are logged in to. They share it, and with it each mailbox.
@@ -53,6 +54,9 @@ func (b *Backend) open(a *Account) (*account, error) {
 		if o.Logger == nil {
 			o.Logger = b.opts.Logger.With("root", root)
 		}
+		if o.Watcher == nil {
+			o.Watcher = watcher{b.watcher}
+		}
 		m, err := maildir.Open(root, &o)
 		if err != nil {
 			return nil, err
@@ -70,6 +74,13 @@ func (b *Backend) open(a *Account) (*account, error) {
 	}
 	acct.sessions++
 	return acct, nil
+}
+
+// A watcher is a watch.Watcher as package maildir wants one.
+type watcher struct{ w *watch.Watcher }
+
+func (w watcher) Watch(dir string, hint func(name string)) maildir.Watching {
+	return w.w.Watch(dir, func(h watch.Hint) { hint(h.Name) })
 }
 
 // release lets an account go.

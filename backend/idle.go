@@ -4,7 +4,6 @@ import (
 	"context"
 
 	"github.com/emersion/go-imap/v2/imapserver"
-	"github.com/imapmaildir/imapmaildir/watch"
 )
 
 // Idle tells what is untold as it happens, until stop is closed (RFC 2177).
@@ -20,51 +19,31 @@ func (s *Session) Idle(w *imapserver.UpdateWriter, stop <-chan struct{}) (err er
 		<-stop
 		return nil
 	}
-	hints := make(chan struct{}, 1)
-	hint := func(watch.Hint) {
-		select {
-		case hints <- struct{}{}:
-		default: // one is enough: it makes us look at everything
-		}
-	}
-	var watched string
-	var watches []*watch.Watch
-	unwatch := func() {
-		for _, x := range watches {
-			x.Stop()
-		}
-		watches = nil
-	}
-	defer unwatch()
+	defer sel.Listen()()
+	changed := sel.Changed() // before the look: what comes after it is heard of
+	tell := s.lookAndTell
 	for {
-		changed := sel.Changed()                     // before the look: what comes after it is heard of
-		if own, mail := sel.Dirs(); own != watched { // a RENAME gives them other paths
-			unwatch()
-			watched = own
-			for _, dir := range mail {
-				watches = append(watches, s.b.watcher.Watch(dir, hint))
-			}
-		}
-		if err := s.idleTell(w, stop); err != nil {
+		if err := s.idleTell(stop, func() error { return tell(w, true) }); err != nil {
 			return err
 		}
 		select {
-		case <-hints:
 		case <-changed:
 		case <-stop:
 			return nil
 		}
+		changed = sel.Changed()
+		tell = s.tell // the mailbox has looked
 	}
 }
 
-// idleTell is tell, unless IDLE has ended meanwhile.
-func (s *Session) idleTell(w *imapserver.UpdateWriter, stop <-chan struct{}) error {
+// idleTell calls tell, unless IDLE has ended meanwhile.
+func (s *Session) idleTell(stop <-chan struct{}, tell func() error) error {
 	s.take(context.Background())
 	defer s.give()
 	select {
 	case <-stop:
 		return nil
 	default:
-		return s.tell(w, true)
+		return tell()
 	}
 }

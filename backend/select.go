@@ -2,7 +2,6 @@ package backend
 
 import (
 	"context"
-	"errors"
 	"sync/atomic"
 
 	"github.com/emersion/go-imap/v2"
@@ -14,7 +13,6 @@ import (
 // selected is the mailbox that a session has selected.
 type selected struct {
 	*maildir.Ref
-	guard    *guard
 	readOnly bool
 	view     *view
 	saved    imap.UIDSet // the result that "$" stands for (RFC 5182)
@@ -67,7 +65,6 @@ func (s *Session) Select(name string, options *imap.SelectOptions) (data *imap.S
 	snap := ref.Snapshot()
 	v := newView(snap, recent)
 	sel.Ref, sel.view = ref, v
-	sel.guard = newGuard(s.b.watcher, ref)
 	s.sel = sel
 	data = &imap.SelectData{
 		Flags:          mailboxFlags(v.keywords),
@@ -104,7 +101,6 @@ func (s *Session) Unselect() (err error) {
 
 func (s *Session) unselect() {
 	if s.sel != nil {
-		s.sel.guard.stop()
 		s.sel.Close()
 		s.sel = nil
 	}
@@ -121,17 +117,21 @@ func (s *Session) gone(reason error) {
 func (s *Session) Poll(w *imapserver.UpdateWriter, allowExpunge bool) (err error) {
 	s.take(context.Background())
 	defer s.give()
+	return s.lookAndTell(w, allowExpunge)
+}
+
+// lookAndTell looks at the disk and tells what is untold.
+func (s *Session) lookAndTell(w *imapserver.UpdateWriter, allowExpunge bool) error {
+	s.look()
 	return s.tell(w, allowExpunge)
 }
 
-// tell looks at the disk and tells what is untold. An error is the connection's: what is wrong
-// with the disk is logged, and the client goes on with what it knows.
+// tell tells what is untold. An error is the connection's.
 func (s *Session) tell(w *imapserver.UpdateWriter, allowExpunge bool) error {
 	sel := s.sel
 	if sel == nil {
 		return nil
 	}
-	s.look()
 	var recent []imap.UID
 	snap := sel.snapshot()
 	if snap.Number != sel.view.number {
@@ -147,13 +147,10 @@ func (s *Session) tell(w *imapserver.UpdateWriter, allowExpunge bool) error {
 	return nil
 }
 
-// look looks at the disk for what happened to the selected mailbox. What is wrong there is logged,
-// and the session goes on with what it knows.
+// look looks at the disk for what happened to the selected mailbox. What is wrong there the mailbox has
+// logged, and the session goes on with what it knows.
 func (s *Session) look() {
-	if s.sel == nil {
-		return
-	}
-	if _, err := s.sel.Sync(s.ctx); err != nil && !errors.Is(err, maildir.ErrGone) {
-		s.log.Error("look at mailbox", "mailbox", s.sel.Name(), "err", err)
+	if s.sel != nil {
+		s.sel.Sync(s.ctx)
 	}
 }

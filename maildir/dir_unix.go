@@ -243,6 +243,19 @@ func (d *dir) stat(name string) (fileStat, error) {
 	return newFileStat(&st), nil
 }
 
+// readOne reads an entry of a directory, whichever comes first.
+func (d *dir) readOne(name string) error {
+	f, err := d.openat(name, unix.O_RDONLY|unix.O_DIRECTORY, 0)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	if _, err := f.Readdirnames(1); err != nil && err != io.EOF {
+		return err
+	}
+	return nil
+}
+
 // statFile looks at an open file.
 func statFile(f *os.File) (fileStat, error) {
 	var st unix.Stat_t

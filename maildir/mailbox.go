@@ -39,15 +39,21 @@ type Mailbox struct {
 
 	// disk makes this process one party to the dotlock, which is taken after it. It is held
 	// during I/O and guards what follows.
-	disk     sync.Mutex
-	scanned  scanState           // of the last complete scan, or of our own last change
-	scanTook time.Duration       // for cur/
-	list     listState           // of dovecot-uidlist as it was last read; zero: not known
-	keys     fileStat            // of dovecot-keywords as it was last read
-	pending  bool                // the last look could not do all it had to
-	warned   map[string]struct{} // files that were complained about
+	disk      sync.Mutex
+	scanned   scanState           // of the last complete scan, or of our own last change
+	scanTook  time.Duration       // for cur/
+	list      listState           // of dovecot-uidlist as it was last read; zero: not known
+	keys      fileStat            // of dovecot-keywords as it was last read
+	pending   bool                // the last look could not do all it had to
+	places    index               // of the current snapshot, or one before
+	watched   *watched            // nil: nobody has it selected, or nothing tells of changes
+	unsure    bool                // it was not watched at the last look
+	byName    bool                // each change since the last look is heard of by name
+	warned    map[string]struct{} // files that were complained about
+	complaint string              // what was said of the last look
 
-	use use // which sessions have it selected
+	use   use   // which sessions have it selected
+	hints hints // what was heard of changes since the last look
 
 	// mu guards what follows. It is taken after disk, and not held during I/O.
 	mu       sync.Mutex
@@ -90,13 +96,6 @@ func (m *Mailbox) Name() string {
 	defer m.mu.Unlock()
 	name, _ := m.acct.opts.mailboxName(m.storage)
 	return name
-}
-
-// Dirs are where other programs' changes show: the mailbox's own directory, of which it matters that it
-// is moved or removed, and those in which mail comes, goes and is renamed.
-func (m *Mailbox) Dirs() (own string, mail []string) {
-	own = m.acct.join(m.path())
-	return own, []string{own + "/new", own + "/cur"}
 }
 
 // path is the mailbox's directory, from the root.
@@ -147,12 +146,7 @@ func (m *Mailbox) Err() error {
 
 // publish makes s the current snapshot and tells who waits. The caller holds disk.
 func (m *Mailbox) publish(s *Snapshot) {
-	s.inNew = 0
-	for _, msg := range s.Messages {
-		if msg.InNew {
-			s.inNew++
-		}
-	}
+	s.countNew(m.Snapshot())
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.snap.Store(s)
@@ -265,6 +259,11 @@ func (r *Ref) Close() {
 	a.mu.Unlock()
 	if r.opts.Selected {
 		m.leave(r)
+		m.disk.Lock()
+		if m.holders(nil) == 0 {
+			m.unwatch()
+		}
+		m.disk.Unlock()
 	}
 	closeAll(dropped)
 	if last && m.Deleted() {

@@ -19,6 +19,9 @@ type Options struct {
 	// KeepMessages is how many messages those mailboxes may have together, at up to 130 bytes each. 0:
 	// 200 000.
 	KeepMessages int
+	// Watcher watches the directories of mailboxes that are selected; nil: what others change is found
+	// when a command looks, by reading whole directories.
+	Watcher Watcher
 	// Logger hears of what is wrong on disk; nil is slog.Default().
 	Logger *slog.Logger
 }

@@ -39,6 +39,9 @@ func (m *Mailbox) statDirs() (scanState, error) {
 	return st, nil
 }
 
+// sameTimes reports whether the directories have the times they had then.
+func (s scanState) sameTimes(then scanState) bool { return s.new == then.new && s.cur == then.cur }
+
 // racy reports whether a directory was changed so shortly before it was read that a change after
 // the reading may have left the same time.
 func (s scanState) racy() bool {
@@ -55,19 +58,19 @@ func (s scanState) racy() bool {
 	return false
 }
 
-// scan reads new/, then cur/, as far as r asks for them, into r.files, by base name. What it meets
-// replaces what is there, so a second scan completes a first one: one reading alone may miss a file
+// scan reads new/, then cur/, as far as r asks for them. What it meets replaces what r knows, so a
+// second scan completes a first one: one reading alone may miss a file
 // that another program renames meanwhile (docs/coexistence.md). new/ comes first, since mail moves
 // from there to cur/.
 func (m *Mailbox) scan(r *reading) error {
 	if r.readNew {
-		if err := m.scanDir("new", r.files); err != nil {
+		if err := m.scanDir("new", r); err != nil {
 			return err
 		}
 	}
 	if r.readCur {
 		start := time.Now()
-		if err := m.scanDir("cur", r.files); err != nil {
+		if err := m.scanDir("cur", r); err != nil {
 			return err
 		}
 		m.scanTook = time.Since(start)
@@ -75,7 +78,7 @@ func (m *Mailbox) scan(r *reading) error {
 	return nil
 }
 
-func (m *Mailbox) scanDir(sub string, files map[string]found) error {
+func (m *Mailbox) scanDir(sub string, r *reading) error {
 	f, err := m.d.openat(sub, unix.O_RDONLY|unix.O_DIRECTORY, 0)
 	if err != nil {
 		return err
@@ -83,18 +86,25 @@ func (m *Mailbox) scanDir(sub string, files map[string]found) error {
 	defer f.Close()
 	m.acct.scans.Add(1)
 	return eachEntry(f, func(name string, regular bool) {
-		switch {
-		case !listedName(name):
-			if strings.ContainsAny(name, "\r\n") {
-				m.warn("a line break in a file name: not a message", sub, name)
-			}
-		case !regular:
-			m.warn("not a regular file: not a message", sub, name)
-		default:
-			base, _ := splitName(name)
-			files[base] = found{name: name, inNew: sub == "new"}
+		if m.isMessage(sub, name, regular) {
+			r.meet(found{name, sub == "new"})
 		}
 	})
+}
+
+// isMessage reports whether a file is a message, and tells once of one that looks like it and is none.
+func (m *Mailbox) isMessage(sub, name string, regular bool) bool {
+	switch {
+	case !listedName(name):
+		if strings.ContainsAny(name, "\r\n") {
+			m.warn("a line break in a file name: not a message", sub, name)
+		}
+	case !regular:
+		m.warn("not a regular file: not a message", sub, name)
+	default:
+		return true
+	}
+	return false
 }
 
 // warn tells once about a file that is no message.

@@ -1,6 +1,7 @@
 package maildir
 
 import (
+	"cmp"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -94,13 +95,48 @@ type Snapshot struct {
 
 // Find returns the message with a UID, or nil.
 func (s *Snapshot) Find(uid imap.UID) *Message {
-	i, ok := slices.BinarySearchFunc(s.Messages, uid, func(msg *Message, uid imap.UID) int {
-		return int(int64(msg.UID) - int64(uid))
-	})
+	i, ok := s.place(uid)
 	if !ok {
 		return nil
 	}
 	return s.Messages[i]
+}
+
+// place finds the first message with this UID or a higher one, and whether it is this one.
+func (s *Snapshot) place(uid imap.UID) (int, bool) {
+	msgs := s.Messages
+	if n := len(msgs); n > 0 && msgs[0].UID <= uid && uid <= msgs[n-1].UID {
+		// Most mailboxes have few gaps, so that the UID tells the place.
+		span := uint64(msgs[n-1].UID-msgs[0].UID) + 1
+		if i := int(uint64(uid-msgs[0].UID) * uint64(n) / span); msgs[i].UID == uid {
+			return i, true
+		}
+	}
+	return slices.BinarySearchFunc(msgs, uid, func(msg *Message, uid imap.UID) int { return cmp.Compare(msg.UID, uid) })
+}
+
+// countNew sets inNew. Only the messages that are not in prev are looked at.
+func (s *Snapshot) countNew(prev *Snapshot) {
+	s.inNew = prev.inNew
+	old := prev.Messages
+	for _, msg := range s.Messages {
+		for len(old) > 0 && old[0] != msg && old[0].UID <= msg.UID {
+			if old[0].InNew {
+				s.inNew--
+			}
+			old = old[1:]
+		}
+		if len(old) > 0 && old[0] == msg {
+			old = old[1:]
+		} else if msg.InNew {
+			s.inNew++
+		}
+	}
+	for _, msg := range old {
+		if msg.InNew {
+			s.inNew--
+		}
+	}
 }
 
 var systemFlags = [...]struct {

@@ -96,15 +96,18 @@ func (m *Mailbox) eachCurrent(ctx context.Context, uids []imap.UID, f func(*Mess
 // refresh reads the directories under the lock, to settle where the known messages are. It neither
 // numbers nor expunges anything.
 func (m *Mailbox) refresh() error {
-	r := &reading{prev: m.Snapshot(), files: map[string]found{}, readNew: true, readCur: true}
+	r := &reading{prev: m.Snapshot(), readNew: true, readCur: true}
 	r.number = r.prev.Number + 1
 	r.keywords = r.prev.keywords
-	if err := m.scan(r); err != nil {
+	if err := m.look(r); err != nil {
 		return err
 	}
+	for i := range r.state {
+		if r.state[i] == unread {
+			r.state[i] = met // gone, which the next look tells
+		}
+	}
 	r.assign()
-	r.messages = append(r.messages, r.lost...)
-	r.lost = nil
 	m.finish(r)
 	return nil
 }

@@ -7,9 +7,9 @@ import (
 	"errors"
 	"io"
 	"io/fs"
+	"maps"
 	"os"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -22,15 +22,17 @@ import (
 func (m *Mailbox) Sync(ctx context.Context) (*Snapshot, error) {
 	m.disk.Lock()
 	defer m.disk.Unlock()
-	return m.syncLocked(ctx, false)
+	s, err := m.syncLocked(ctx, false)
+	m.complain(err)
+	return s, err
 }
 
-// syncLocked is Sync for a caller that holds disk; force reads the directories even where no time
-// has changed.
+// syncLocked is Sync for a caller that holds disk; force looks even where no time has changed.
 func (m *Mailbox) syncLocked(ctx context.Context, force bool) (*Snapshot, error) {
 	if err := m.stands(); err != nil {
 		return m.Snapshot(), err
 	}
+	m.watch()
 	dirs, err := m.statDirs()
 	if notExist(err) && m.withoutCur() {
 		return m.Snapshot(), m.Err()
@@ -47,16 +49,18 @@ func (m *Mailbox) syncLocked(ctx context.Context, force bool) (*Snapshot, error)
 		return m.Snapshot(), err
 	}
 	prev := m.Snapshot()
-	all := force || m.pending || prev.Number == 0
 	r := &reading{
 		prev:     prev,
 		number:   prev.Number + 1,
-		readNew:  all || dirs.new != m.scanned.new,
-		readCur:  all || dirs.cur != m.scanned.cur,
 		readList: m.list.end == 0 || !sameFile(list, m.list.fileStat),
+		readKeys: m.pending || prev.Number == 0 || !sameFile(keys, m.keys),
 	}
+	m.whatToRead(r, dirs, force)
 	mustMove := prev.inNew > 0 && m.readWrite()
-	if !r.readNew && !r.readCur && !r.readList && !mustMove && sameFile(keys, m.keys) {
+	if !r.readNew && !r.readCur && len(r.names) == 0 && !r.readList && !r.readKeys && !mustMove {
+		if r.names != nil {
+			m.scanned = dirs
+		}
 		return prev, nil
 	}
 	if err := m.read(ctx, r, dirs, keys); err != nil {
@@ -68,27 +72,52 @@ func (m *Mailbox) syncLocked(ctx context.Context, force bool) (*Snapshot, error)
 // sameFile reports whether a file that others replace or append to is as it was.
 func sameFile(a, b fileStat) bool { return a.id == b.id && a.size == b.size && a.mtime == b.mtime }
 
-// A reading is what one look at the disk knows, before it becomes a snapshot.
-type reading struct {
-	prev   *Snapshot
-	number uint64
-
-	// What is read. The rest is as prev has it.
-	readNew, readCur, readList bool
-
-	files    map[string]found // that are not assigned yet
-	messages []*Message
-	fresh    []imap.UID // messages that had no UID, or that nobody looked at yet
-	lost     []*Message // in prev, and in no file; ascending
-	list     *uidlist   // nil: not read, or there is none
-	keywords keywords
+// whatToRead decides what of new/ and cur/ is read: only the files that were heard of, where it is sure
+// that all were, or else each directory that changed. dirs is how they look now.
+func (m *Mailbox) whatToRead(r *reading, dirs scanState, force bool) {
+	names, lost := m.hints.take()
+	all := m.pending || r.prev.Number == 0 || lost
+	switch {
+	case m.unsure: // from now on all is heard of, if it is
+		all = all || force || m.scanned.racy() || m.isRecheckDue()
+		m.byName = m.settle()
+		m.unsure = false
+	case all:
+		m.byName = m.settle()
+	case !force && len(names) == 0 && dirs.sameTimes(m.scanned) && !(m.byName && m.scanned.racy()):
+		return
+	case m.byName:
+		if m.byName = m.settle(); !m.byName {
+			all = true
+			break
+		}
+		more, lost := m.hints.take()
+		if all = lost; all {
+			break
+		}
+		if names == nil {
+			names = map[string]struct{}{}
+		}
+		maps.Copy(names, more)
+		if len(names) <= 100+len(r.prev.Messages)/8 { // a stat takes longer than reading an entry
+			r.names = names
+			return
+		}
+	}
+	r.readNew = all || force || dirs.new != m.scanned.new
+	r.readCur = all || force || dirs.cur != m.scanned.cur
+	for name := range names {
+		r.readNew = r.readNew || strings.HasPrefix(name, "new/")
+		r.readCur = r.readCur || strings.HasPrefix(name, "cur/")
+	}
 }
 
 // read makes the next snapshot from the disk.
 //
 // The list is read first, then the directories: a record is written after its file, so that a
-// record without a file is one whose file is gone. A message is missed only after two scans, the
-// second one of both directories (docs/coexistence.md). Files without a UID get one under the lock.
+// record without a file is one whose file is gone. A message is missed only after two looks
+// (docs/coexistence.md). Files without a UID get one under the lock, and mail in new/ is moved in the
+// same hold.
 func (m *Mailbox) read(ctx context.Context, r *reading, dirs scanState, keys fileStat) error {
 	m.pending = true // until all of it is done
 	defer func() {
@@ -106,55 +135,74 @@ func (m *Mailbox) read(ctx context.Context, r *reading, dirs scanState, keys fil
 			return err
 		}
 	}
-	if r.keywords, err = m.readKeywords(); err != nil {
-		return err
-	}
-	r.files = map[string]found{}
-	if r.readCur {
-		expected := len(r.prev.Messages)
-		if r.list != nil {
-			expected = max(expected, len(r.list.records))
-		}
-		r.files = make(map[string]found, expected)
-	}
-	if err := m.scan(r); err != nil {
-		return err
-	}
-	if missing := r.assign(); missing > 0 {
-		r.readNew, r.readCur = true, true
-		if err := m.scan(r); err != nil {
+	r.keywords = r.prev.keywords
+	if r.readKeys {
+		if r.keywords, err = m.readKeywords(); err != nil {
 			return err
 		}
-		r.assign()
+	}
+	if err := m.look(r); err != nil {
+		return err
 	}
 	m.keys, m.scanned = keys, dirs
 
 	bad := r.readList && (r.list == nil || r.list.guid == "" || r.list.version != 3 || r.list.damaged || r.dropped())
-	if bad || len(r.files) > 0 {
-		err := m.locked(ctx, syncLockWait, func() error { return m.number(r) })
-		var le *LockError
-		switch {
-		case errors.As(err, &le):
+	number := bad || len(r.files) > 0
+	move := m.readWrite() && r.hasNew()
+	var moveErr error
+	if number || move {
+		err := m.locked(ctx, syncLockWait, func() error {
+			if number {
+				if err := m.number(r); err != nil {
+					return err
+				}
+			}
+			if move {
+				moveErr = m.moveRead(r)
+			}
+			return nil
+		})
+		switch _, held := errors.AsType[*LockError](err); {
+		case err == nil || held && !number: // mail stays in new/ until the lock can be had
+		case held:
 			m.acct.log().Warn("new mail is not shown yet", "mailbox", m.Name(), "err", err)
 			m.finish(r)
 			return nil
-		case err != nil:
+		case errors.Is(err, ErrGone) || r.list == nil:
+			return err
+		default: // what can be known is shown; the mail that has no UID yet is not
+			m.finish(r)
 			return err
 		}
-	} else if r.readList {
+	}
+	if r.readList && !number {
 		m.list = list
 	}
 	m.pending = false
 	m.finish(r)
-	if m.readWrite() {
-		if err := m.moveNew(ctx); err != nil {
-			return err
-		}
+	if moveErr == nil && m.readWrite() {
+		moveErr = m.moveNew(ctx)
+	}
+	if moveErr != nil {
+		return moveErr
 	}
 	if m.scanned.racy() {
 		m.lookAgain()
 	}
 	return nil
+}
+
+// complain tells what is wrong with the mailbox, once for as long as it is so; nil: nothing is. The caller
+// holds disk.
+func (m *Mailbox) complain(err error) {
+	text := ""
+	if err != nil && !errors.Is(err, ErrGone) {
+		text = err.Error()
+	}
+	if text != "" && text != m.complaint {
+		m.acct.log().Error("look at mailbox", "mailbox", m.Name(), "err", err)
+	}
+	m.complaint = text
 }
 
 // sameValidity checks that a list still has the UIDVALIDITY that the snapshot has; with another
@@ -168,9 +216,19 @@ func (m *Mailbox) sameValidity(list *uidlist, s *Snapshot) error {
 	return reason
 }
 
-// lookAgain looks at the disk once more when a change after the last scan would show. In a large
-// mailbox it waits longer, so that many changes in a row cost no more than a tenth of the time.
+// isRecheckDue reports whether lookAgain has yet to look.
+func (m *Mailbox) isRecheckDue() bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.recheck != nil
+}
+
+// lookAgain looks at the disk once more when a change after the last scan would show, where nothing is
+// heard of it. In a large mailbox it waits longer, so that many changes in a row cost no more than a tenth of the time.
 func (m *Mailbox) lookAgain() {
+	if m.byName {
+		return
+	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.recheck != nil {
@@ -189,93 +247,6 @@ func (m *Mailbox) lookAgain() {
 			m.scanned = scanState{} // who opens it next looks
 		}
 	})
-}
-
-// assign gives the files that were found to the messages that are known: those of the previous
-// snapshot, then those of the list. It can be called again after another scan, and returns how
-// many messages have no file yet.
-func (r *reading) assign() (missing int) {
-	have := make(map[imap.UID]bool, len(r.messages))
-	for _, msg := range r.messages {
-		have[msg.UID] = true
-	}
-	r.lost = r.lost[:0]
-	if r.messages == nil {
-		r.messages = make([]*Message, 0, max(len(r.files), len(r.prev.Messages)+1))
-	}
-	first, again := r.news()
-	for _, msg := range r.prev.Messages {
-		f, ok := r.files[msg.Key()]
-		wasRead := r.readCur
-		if msg.InNew {
-			wasRead = r.readNew
-		}
-		switch {
-		case have[msg.UID]:
-		case again[msg.Key()]:
-			r.lost = append(r.lost, msg)
-			continue
-		case ok && f.name == msg.name && f.inNew == msg.InNew:
-			r.messages = append(r.messages, msg)
-		case ok:
-			r.messages = append(r.messages, msg.with(f.name, f.inNew, r.number))
-		case !wasRead:
-			r.messages = append(r.messages, msg)
-		default:
-			r.lost = append(r.lost, msg)
-			missing++
-		}
-		delete(r.files, msg.Key())
-	}
-	if r.list == nil {
-		return missing
-	}
-	for _, rec := range r.list.records[first:] {
-		f, ok := r.files[rec.base]
-		switch {
-		case have[rec.uid]:
-			delete(r.files, rec.base)
-		case ok:
-			r.take(rec, f)
-		default:
-			missing++
-		}
-	}
-	return missing
-}
-
-// news finds the first record that the previous snapshot can't know, and the base names that such
-// records give to files: a message of the previous snapshot that had one of them is gone, although a
-// file of that name is there again.
-func (r *reading) news() (first int, again map[string]bool) {
-	if r.list == nil {
-		return 0, nil
-	}
-	first, _ = slices.BinarySearchFunc(r.list.records, r.prev.UIDNext, func(rec uidRecord, uid imap.UID) int {
-		return int(int64(rec.uid) - int64(uid))
-	})
-	if len(r.prev.Messages) > 0 {
-		again = map[string]bool{}
-		for _, rec := range r.list.records[first:] {
-			again[rec.base] = true
-		}
-	}
-	return first, again
-}
-
-// take makes the message of a record and its file.
-func (r *reading) take(rec uidRecord, f found) {
-	msg := &Message{UID: rec.uid, Flags: parseFlags(f.name), InNew: f.inNew, Number: r.number, name: f.name}
-	if w, ok := rec.field('W'); ok {
-		if n, err := strconv.ParseInt(w, 10, 64); err == nil && n >= 0 {
-			msg.size.Store(n + 1)
-		}
-	}
-	r.messages = append(r.messages, msg)
-	delete(r.files, rec.base)
-	if f.inNew || r.prev.Number > 0 {
-		r.fresh = append(r.fresh, rec.uid)
-	}
 }
 
 // dropped reports whether another program's rewriting took the record of a message away that is
@@ -339,11 +310,9 @@ func (m *Mailbox) number(r *reading) error {
 		// Their files may have come after the scan. Left out now, they would be below UIDNEXT and get
 		// another UID at the next look.
 		if r.assign() > 0 {
-			r.readNew, r.readCur = true, true
-			if err := m.scan(r); err != nil {
+			if err := m.lookTwice(r); err != nil {
 				return err
 			}
-			r.assign()
 		}
 	}
 	if list.damaged || r.dropped() {
@@ -358,7 +327,7 @@ func (m *Mailbox) number(r *reading) error {
 	sortBases(bases)
 	list.forget(r.files)
 	list.records = slices.Grow(list.records, len(bases))
-	numbered := len(list.records)
+	numbered, came, fresh := len(list.records), len(r.came), len(r.fresh)
 	for _, base := range bases {
 		f := r.files[base]
 		if len(bases) <= slice { // many at once are a first look, and nobody else's to remove
@@ -379,7 +348,8 @@ func (m *Mailbox) number(r *reading) error {
 		}
 		err = m.appendList(lines)
 	}
-	if err != nil {
+	if err != nil { // nobody hears of UIDs that are not on disk
+		list.records, r.came, r.fresh = list.records[:numbered], r.came[:came], r.fresh[:fresh]
 		return err
 	}
 	return m.knowList()
@@ -417,24 +387,18 @@ func (l *uidlist) forget(files map[string]found) {
 
 // finish publishes what was read.
 func (m *Mailbox) finish(r *reading) {
-	slices.SortFunc(r.messages, func(a, b *Message) int { return cmp.Compare(a.UID, b.UID) })
-	var made []*Message
-	for _, msg := range r.messages {
-		if msg.Number == r.number {
-			made = append(made, msg)
-		}
-	}
-	packNames(made)
-	if n := len(r.messages); cap(r.messages)-n > n/16 {
-		r.messages = append(make([]*Message, 0, n), r.messages...)
-	}
+	slices.SortFunc(r.came, func(a, b *Message) int { return cmp.Compare(a.UID, b.UID) })
+	packNames(append(r.changed, r.came...)) // a message that is in both is packed twice, which is harmless
 	next := &Snapshot{
 		Number:      r.number,
 		GUID:        r.prev.GUID,
 		UIDValidity: r.prev.UIDValidity,
 		UIDNext:     r.prev.UIDNext,
-		Messages:    r.messages,
+		Messages:    append(r.known, r.came...),
 		keywords:    r.keywords,
+	}
+	if n := len(next.Messages); cap(next.Messages)-n > n/16 {
+		next.Messages = append(make([]*Message, 0, n), next.Messages...)
 	}
 	if r.list != nil {
 		next.GUID = r.list.guid
@@ -456,30 +420,65 @@ func (m *Mailbox) finish(r *reading) {
 	m.publish(next)
 }
 
-// moveNew moves the mail in new/ to cur/, as the first read-write session to see it does.
-func (m *Mailbox) moveNew(ctx context.Context) error {
-	var todo []*Message
-	for _, msg := range m.Snapshot().Messages {
-		if msg.InNew {
-			todo = append(todo, msg)
+// moveRead moves the mail in new/ that a reading has met to cur/, as the first read-write session to see
+// it does; as much as one hold of the lock allows. It runs under the lock.
+func (m *Mailbox) moveRead(r *reading) error {
+	n := 0
+	for _, msgs := range [][]*Message{r.known, r.came} {
+		for i, msg := range msgs {
+			if !msg.InNew {
+				continue
+			}
+			if n++; n > slice {
+				return nil
+			}
+			name, ok, err := m.moveToCur(msg)
+			if err != nil {
+				return err
+			}
+			if ok {
+				msgs[i] = msg.with(name, false, r.number)
+				r.changed = append(r.changed, msgs[i])
+			}
 		}
 	}
-	if len(todo) == 0 {
-		return nil
+	return nil
+}
+
+// moveToCur moves a message from new/ to cur/, and reports whether it was there and is now under name. It
+// runs under the lock.
+func (m *Mailbox) moveToCur(msg *Message) (name string, ok bool, err error) {
+	name = msg.name
+	if base, info := splitName(name); info == "" {
+		name = base + ":2,"
+	}
+	err = m.d.renameFresh(msg.path(), m.d, "cur/"+name)
+	if notExist(err) || errors.Is(err, fs.ErrExist) {
+		return "", false, nil
+	}
+	return name, err == nil, err
+}
+
+// moveNew moves the mail in new/ that one hold of the lock was too short for.
+func (m *Mailbox) moveNew(ctx context.Context) error {
+	var todo []*Message
+	if m.Snapshot().inNew > 0 {
+		for _, msg := range m.Snapshot().Messages {
+			if msg.InNew {
+				todo = append(todo, msg)
+			}
+		}
 	}
 	var c change
 	for part := range slices.Chunk(todo, slice) {
 		err := m.locked(ctx, syncLockWait, func() error {
 			for _, msg := range part {
-				name := msg.name
-				if base, info := splitName(name); info == "" {
-					name = base + ":2,"
-				}
-				err := m.d.renameFresh(msg.path(), m.d, "cur/"+name)
-				if err == nil {
-					c.rename(msg.UID, name)
-				} else if !notExist(err) && !errors.Is(err, fs.ErrExist) {
+				name, ok, err := m.moveToCur(msg)
+				if err != nil {
 					return err
+				}
+				if ok {
+					c.rename(msg.UID, name)
 				}
 			}
 			return nil

@@ -1,0 +1,310 @@
+package maildir
+
+import (
+	"cmp"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/emersion/go-imap/v2"
+)
+
+// A reading is what one look at the disk knows, before it becomes a snapshot.
+type reading struct {
+	prev   *Snapshot
+	number uint64 // of the next one
+
+	// What is read: whole directories, or if names is not nil the files with these names ("cur/x").
+	// The rest is as prev has it.
+	readNew, readCur, readList, readKeys bool
+	names                                map[string]struct{}
+
+	places *index           // of prev
+	state  []fileState      // of the messages of prev, by their places
+	at     map[int]found    // where those are that have moved
+	files  map[string]found // that prev does not have, by base name, and that are not assigned yet
+
+	known    []*Message // those of prev that are still there
+	came     []*Message // those that are not in prev
+	changed  []*Message // those of known that have another name than in prev
+	lost     []*Message // those of prev that are in no file; ascending
+	fresh    []imap.UID // of messages that had no UID, or that nobody looked at yet
+	list     *uidlist   // nil: not read, or there is none
+	keywords keywords
+}
+
+// A fileState is what a reading knows of the file of a message of prev.
+type fileState byte
+
+const (
+	unread fileState = iota
+	met              // it is where it was
+	moved            // it is in reading.at
+	sought           // it was looked for by its name, and is not there
+)
+
+// look finds out what is in new/ and cur/, and assigns it.
+func (m *Mailbox) look(r *reading) error {
+	m.places.extend(r.prev)
+	r.places = &m.places
+	r.state = make([]fileState, len(r.prev.Messages))
+	r.at = map[int]found{}
+	r.files = map[string]found{}
+	if r.names == nil && r.prev.Number == 0 && r.list != nil {
+		r.files = make(map[string]found, len(r.list.records))
+	}
+	if r.names != nil {
+		if err := m.lookAt(r, r.names); err != nil {
+			return err
+		}
+	} else if err := m.scan(r); err != nil {
+		return err
+	}
+	if r.assign() > 0 {
+		return m.lookTwice(r)
+	}
+	return nil
+}
+
+// lookTwice looks for files that a first look has missed, and assigns again: another program may have
+// renamed one while it was looked for.
+//
+// Where names tell it is exact: a file that was missed is gone unless something was heard of it during the
+// look. Otherwise both directories are read once more; two readings were never seen to miss a file.
+func (m *Mailbox) lookTwice(r *reading) error {
+	for i := 0; r.names != nil; i++ {
+		more, err := m.heardMeanwhile()
+		switch {
+		case err != nil:
+			return err
+		case more == nil:
+			r.names = nil // not sure any more
+			clear(r.state)
+			clear(r.at)
+			if err := m.scanBoth(r); err != nil {
+				return err
+			}
+		case len(more) == 0:
+			return nil
+		case i == 3:
+			m.leaveOpen(r, more)
+			return nil
+		default:
+			maps.Copy(r.names, more)
+			if err := m.lookAt(r, more); err != nil {
+				return err
+			}
+		}
+		if r.assign() == 0 {
+			return nil
+		}
+	}
+	if err := m.scanBoth(r); err != nil {
+		return err
+	}
+	r.assign()
+	return nil
+}
+
+func (m *Mailbox) scanBoth(r *reading) error {
+	r.readNew, r.readCur = true, true
+	return m.scan(r)
+}
+
+// heardMeanwhile returns the names that were heard since hints were taken last, nil if there may be more.
+func (m *Mailbox) heardMeanwhile() (map[string]struct{}, error) {
+	// A rename shows a moment before the kernel tells of it, but holds the directory all the time: who
+	// has read an entry of it has waited for that.
+	for _, part := range []string{"new", "cur"} {
+		if err := m.d.readOne(part); err != nil {
+			return nil, err
+		}
+	}
+	if !m.settle() {
+		return nil, nil
+	}
+	names, all := m.hints.take()
+	if all {
+		return nil, nil
+	}
+	if names == nil {
+		names = map[string]struct{}{}
+	}
+	return names, nil
+}
+
+// leaveOpen takes for unchanged, until the next look, what is renamed so fast that it can't be met.
+func (m *Mailbox) leaveOpen(r *reading, names map[string]struct{}) {
+	for name := range names {
+		base, _ := splitName(name[len("cur/"):])
+		if i := r.places.find(r.prev, base); i >= 0 && r.state[i] == sought {
+			r.state[i] = unread
+		}
+		if m.hints.add(name, m.hints.awaited()) {
+			go m.lookNow()
+		}
+	}
+	r.assign()
+}
+
+// meet notes that a file is there.
+func (r *reading) meet(f found) {
+	base, _ := splitName(f.name)
+	i := r.places.find(r.prev, base)
+	if i < 0 {
+		r.files[base] = f
+		return
+	}
+	if msg := r.prev.Messages[i]; msg.name == f.name && msg.InNew == f.inNew {
+		r.state[i] = met
+		delete(r.at, i)
+	} else {
+		r.state[i] = moved
+		r.at[i] = f
+	}
+}
+
+// lookAt looks at files by their names.
+func (m *Mailbox) lookAt(r *reading, names map[string]struct{}) error {
+	for _, p := range slices.Sorted(maps.Keys(names)) { // in an order, so that of two files of one base the same is shown
+		part, name, _ := strings.Cut(p, "/")
+		st, err := m.d.stat(p)
+		switch {
+		case err == nil:
+			if m.isMessage(part, name, st.mode.IsRegular()) {
+				r.meet(found{name, part == "new"})
+			}
+		case !notExist(err):
+			return err
+		case listedName(name):
+			if err := m.miss(r, found{name, part == "new"}); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// miss notes that a file is not there. If it is one of a message's former names, the message's own file
+// is looked at.
+func (m *Mailbox) miss(r *reading, f found) error {
+	base, _ := splitName(f.name)
+	i := r.places.find(r.prev, base)
+	if i < 0 {
+		if r.files[base] == f {
+			delete(r.files, base)
+		}
+		return nil
+	}
+	if r.state[i] == moved && r.at[i] != f {
+		return nil
+	}
+	delete(r.at, i)
+	r.state[i] = sought
+	msg := r.prev.Messages[i]
+	if _, err := m.d.stat(msg.path()); err == nil {
+		r.state[i] = met
+	} else if !notExist(err) {
+		return err
+	}
+	return nil
+}
+
+// assign gives the files that were found to the messages that are known: those of the previous
+// snapshot, then those of the list. It can be called again after another look, and returns how
+// many messages have no file yet.
+func (r *reading) assign() (missing int) {
+	first, again := r.news()
+	r.known = slices.Grow(r.known[:0], len(r.prev.Messages)+1)
+	r.changed, r.lost = r.changed[:0], r.lost[:0]
+	for i, msg := range r.prev.Messages {
+		state := r.state[i]
+		if state == unread && r.names == nil && (msg.InNew && r.readNew || !msg.InNew && r.readCur) {
+			state = sought
+		}
+		switch {
+		case again[i]:
+			r.lost = append(r.lost, msg)
+			if state == moved {
+				r.files[msg.Key()] = r.at[i]
+			} else if state != sought {
+				r.files[msg.Key()] = found{msg.name, msg.InNew}
+			}
+		case state == sought:
+			r.lost = append(r.lost, msg)
+			missing++
+		case state == moved:
+			msg = msg.with(r.at[i].name, r.at[i].inNew, r.number)
+			r.changed = append(r.changed, msg)
+			fallthrough
+		default:
+			r.known = append(r.known, msg)
+		}
+	}
+	if r.list == nil {
+		return missing
+	}
+	have := make(map[imap.UID]bool, len(r.came))
+	for _, msg := range r.came {
+		have[msg.UID] = true
+	}
+	for _, rec := range r.list.records[first:] {
+		f, ok := r.files[rec.base]
+		switch {
+		case have[rec.uid]:
+			delete(r.files, rec.base)
+		case ok:
+			r.take(rec, f)
+		default:
+			missing++
+		}
+	}
+	return missing
+}
+
+// news finds the first record that the previous snapshot can't know, and the places of messages in
+// that snapshot whose base name such a record gives to a file: the message is gone, although a file of that
+// name is there again.
+func (r *reading) news() (first int, again map[int]bool) {
+	if r.list == nil {
+		return 0, nil
+	}
+	first, _ = slices.BinarySearchFunc(r.list.records, r.prev.UIDNext, func(rec uidRecord, uid imap.UID) int {
+		return cmp.Compare(rec.uid, uid)
+	})
+	for _, rec := range r.list.records[first:] {
+		if i := r.places.find(r.prev, rec.base); i >= 0 {
+			if again == nil {
+				again = map[int]bool{}
+			}
+			again[i] = true
+		}
+	}
+	return first, again
+}
+
+// take makes the message of a record and its file.
+func (r *reading) take(rec uidRecord, f found) {
+	msg := &Message{UID: rec.uid, Flags: parseFlags(f.name), InNew: f.inNew, Number: r.number, name: f.name}
+	if w, ok := rec.field('W'); ok {
+		if n, err := strconv.ParseInt(w, 10, 64); err == nil && n >= 0 {
+			msg.size.Store(n + 1)
+		}
+	}
+	r.came = append(r.came, msg)
+	delete(r.files, rec.base)
+	if f.inNew || r.prev.Number > 0 {
+		r.fresh = append(r.fresh, rec.uid)
+	}
+}
+
+// hasNew reports whether there is mail in new/.
+func (r *reading) hasNew() bool {
+	for _, f := range r.files {
+		if f.inNew {
+			return true
+		}
+	}
+	return r.prev.inNew > 0 || slices.ContainsFunc(r.came, func(msg *Message) bool { return msg.InNew })
+}
