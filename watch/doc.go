@@ -11,10 +11,17 @@
 //   - polling: the directory is looked at every few seconds, and when its modification time or the
 //     directory itself is another, there is a hint without a name.
 //
-// A [Watcher] takes inotify where it can be had. It polls a directory that does not exist (yet), that
-// is on a file system that hears only of changes made through the same mount (NFS, SMB, FUSE and
-// their like), when the limit of watches is reached, and one that was removed or moved
-// while it was watched: the next directory under that name is another one. Except on Linux it polls everything.
+// A [Watcher] takes inotify where it can be had. It polls a directory that does not exist, that is on a
+// file system that hears only of changes made through the same mount (NFS, SMB, FUSE and their like), and
+// when a limit of watches is reached, the kernel's or [Options].Limit. Except on Linux it polls everything.
+//
+// When polling sees a change, events are tried again: a directory that was made meanwhile gets them.
+// When a watched one is removed, moved or replaced, watching begins anew with what has its name by now.
+// Either way there is a hint without a name once the new source has begun.
+//
+// inotify knows directories, not paths: that one further up was moved, or a symbolic link on the way
+// changed, is not heard of, and hints go on to come from where the directory is. Nor is a directory
+// that was removed for as long as a process has it open, or one whose file system was unmounted.
 //
 // Whoever uses hints does not know which source they are from. First watch, then look: what
 // changes after Watch has returned is hinted.

@@ -18,7 +18,8 @@ import (
 // counted by inode here, and everybody who watches one under whatever path shares its watch.
 type inotify struct {
 	fs       *fsnotify.Watcher
-	overflow func()        // called for each overflow
+	limit    int // of directories; 0: none
+	counts   *counts
 	done     chan struct{} // closed when run has ended
 	sentinel *sentinel     // nil: none could be had
 
@@ -48,18 +49,19 @@ type listener struct {
 	lost func()
 }
 
-func newInotify(log *slog.Logger, overflow func()) (source, error) {
+func newInotify(limit int, log *slog.Logger, n *counts) (source, error) {
 	fs, err := fsnotify.NewWatcher()
 	if err != nil {
 		return nil, err
 	}
 	in := &inotify{
-		fs:       fs,
-		overflow: overflow,
-		done:     make(chan struct{}),
-		byID:     make(map[fileID]*watched),
-		byPath:   make(map[string]*watched),
-		poke:     make(chan struct{}, 1),
+		fs:     fs,
+		limit:  limit,
+		counts: n,
+		done:   make(chan struct{}),
+		byID:   make(map[fileID]*watched),
+		byPath: make(map[string]*watched),
+		poke:   make(chan struct{}, 1),
 	}
 	in.sentinel, err = newSentinel(fs)
 	go in.run()
@@ -96,6 +98,9 @@ func (in *inotify) watch(dir string, hint func(Hint), lost func()) (entry, error
 			case in.poke <- struct{}{}:
 			default:
 			}
+		}
+		if in.limit > 0 && len(in.byID) >= in.limit {
+			return nil, fmt.Errorf("watch %s: %w: %d", path, errLimit, in.limit)
 		}
 		if err := in.fs.Add(path); err != nil {
 			return nil, fmt.Errorf("watch %s: %w", path, err)
@@ -175,7 +180,7 @@ func (in *inotify) run() {
 			}
 			// Any error means that events may be missing.
 			if errors.Is(err, fsnotify.ErrEventOverflow) {
-				in.overflow()
+				in.counts.overflows.Add(1)
 			}
 			in.mu.Lock()
 			all := make([]*watched, 0, len(in.byID))
@@ -253,6 +258,7 @@ func (in *inotify) check(d *watched) {
 
 // lose tells those who watch d that it is not watched any longer.
 func (in *inotify) lose(d *watched) {
+	in.counts.lost.Add(1)
 	for _, l := range in.listeners(d) {
 		l.lost()
 	}

@@ -1,12 +1,17 @@
 package watch
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -128,56 +133,220 @@ func TestSeveral(t *testing.T) {
 	}
 }
 
+// waitStats waits until ok.
+func waitStats(t *testing.T, w *Watcher, ok func(Stats) bool) {
+	t.Helper()
+	for begin := time.Now(); !ok(w.Stats()); runtime.Gosched() {
+		if time.Since(begin) > 10*time.Second {
+			t.Fatalf("Stats() = %+v", w.Stats())
+		}
+	}
+}
+
+// untilName drops hints until there is one with that name.
+func (h hints) untilName(t *testing.T, name string) {
+	t.Helper()
+	for h.next(t).Name != name {
+	}
+}
+
 // TestLost removes, moves and replaces watched directories. There is a hint without a name, and what
-// comes to be in their place is told as well.
+// comes to be in their place is watched by events again.
 func TestLost(t *testing.T) {
 	for _, tt := range []struct {
-		name   string
-		acts   []string
-		polled bool // surely: what is back at once may be watched still
+		name string
+		acts []string
+		lost uint64
 	}{
-		{"removed", []string{"rmdir d"}, true},
-		{"moved", []string{"mv d e"}, true},
-		{"replaced", []string{"mv d e", "mkdir d"}, true},
-		{"moved away and back", []string{"mv d e", "mv e d"}, false},
+		{"removed", []string{"rmdir d"}, 1},
+		{"moved", []string{"mv d e"}, 1},
+		{"replaced", []string{"mv d e", "mkdir d"}, 1},
+		{"moved away and back", []string{"mv d e", "mv e d"}, 0},
 	} {
 		for _, above := range []bool{false, true} {
 			t.Run(fmt.Sprintf("%s, directory above watched %v", tt.name, above), func(t *testing.T) {
 				root := t.TempDir()
 				act(t, root, "mkdir d")
 				w := newTestWatcher(t, Options{Interval: time.Millisecond})
+				unblock := blocking(t, w, t.TempDir()) // the acts come before their events
+				watched := 1
 				if above {
 					w.Watch(root, func(Hint) {})
+					watched++
 				}
 				h := newHints()
-				stop := w.Watch(filepath.Join(root, "d"), h.give).Stop
+				x := w.Watch(filepath.Join(root, "d"), h.give)
 				for _, command := range tt.acts {
 					act(t, root, command)
 				}
+				unblock()
 				if got := h.next(t); got != (Hint{}) {
 					t.Errorf("hint %v", got)
 				}
-				if got := w.Stats().Polled; tt.polled && got != 1 {
-					t.Errorf("%d polled", got)
+				if got := w.Stats().Lost; got != tt.lost {
+					t.Errorf("%d lost, want %d", got, tt.lost)
 				}
 				os.Mkdir(filepath.Join(root, "d"), 0o700)
-				// Hints without a name go on for as long as the directory is young, and then there is
-				// quiet until it changes.
-				for quiet := false; !quiet; {
-					select {
-					case <-h:
-					case <-time.After(100 * time.Millisecond):
-						quiet = true
-					}
+				waitStats(t, w, func(s Stats) bool { return s.Watched == watched+1 && s.Polled == 0 })
+				for !x.Settle() { // until the hint that goes with the events was given
 				}
 				act(t, root, "touch d/a")
-				h.next(t)
-				stop()
-				if got := w.Stats().Polled; got != 0 {
-					t.Errorf("%d polled after stop", got)
+				h.untilName(t, "a")
+				x.Stop()
+				if got := w.Stats(); got.Watched != watched || got.Polled != 0 {
+					t.Errorf("after Stop: Stats() = %+v", got)
 				}
 			})
 		}
+	}
+}
+
+// TestAppears watches what is not there yet: the directory, or one above it, or where a link leads to.
+func TestAppears(t *testing.T) {
+	for _, acts := range [][]string{{"mkdir d"}, {"mkdir up", "mkdir up/d"}, {"mkdir far", "symlink far d"}} {
+		t.Run(strings.Join(acts, ", "), func(t *testing.T) {
+			root := t.TempDir()
+			dir := "d"
+			if len(acts) > 1 && acts[0] == "mkdir up" {
+				dir = "up/d"
+			}
+			w := newTestWatcher(t, Options{Interval: time.Millisecond})
+			h := newHints()
+			x := w.Watch(filepath.Join(root, dir), h.give)
+			if got := w.Stats(); got.Polled != 1 || x.Settle() {
+				t.Errorf("Stats() = %+v", got)
+			}
+			for _, command := range acts {
+				act(t, root, command)
+			}
+			if got := h.next(t); got != (Hint{}) {
+				t.Errorf("hint %v", got)
+			}
+			waitStats(t, w, func(s Stats) bool { return s.Watched == 1 && s.Polled == 0 })
+			for !x.Settle() {
+			}
+			act(t, root, "touch "+dir+"/a")
+			h.untilName(t, "a")
+		})
+	}
+}
+
+// TestSettleComesAndGoes has a directory come and go while others make files in it. Each file is told by
+// name before it is settled, or there was a hint without a name.
+func TestSettleComesAndGoes(t *testing.T) {
+	root := t.TempDir()
+	w := newTestWatcher(t, Options{Interval: time.Millisecond})
+	var told names
+	dir := filepath.Join(root, "d")
+	x := w.Watch(dir, told.give)
+	done := make(chan struct{})
+	var wg sync.WaitGroup
+	var made, settled atomic.Int64
+	for i := range 2 {
+		wg.Go(func() {
+			for j := 0; ; j++ {
+				select {
+				case <-done:
+					return
+				default:
+				}
+				name := fmt.Sprintf("%d-%d", i, j)
+				_, before := told.told("")
+				if os.WriteFile(filepath.Join(dir, name), nil, 0o600) != nil {
+					continue
+				}
+				made.Add(1)
+				if !x.Settle() {
+					continue
+				}
+				settled.Add(1)
+				if times, nameless := told.told(name); times == 0 && nameless == before {
+					t.Errorf("settled, and neither %s was told nor that something was", name)
+				}
+			}
+		})
+	}
+	for i := range 40 {
+		act(t, root, "mkdir d")
+		for n := settled.Load(); settled.Load() < n+3; runtime.Gosched() {
+		}
+		act(t, root, fmt.Sprintf("mv d gone%d", i))
+		if i%2 == 0 { // let it be polled for a while
+			for waited := w.Stats().Lost; w.Stats().Lost == waited && w.Stats().Polled == 0; runtime.Gosched() {
+			}
+		}
+	}
+	close(done)
+	wg.Wait()
+	t.Logf("%d made, %d settled", made.Load(), settled.Load())
+}
+
+// TestSettleSwitching has events for a directory while the hint that covers what was before them is
+// running.
+func TestSettleSwitching(t *testing.T) {
+	root := t.TempDir()
+	w := newTestWatcher(t, Options{Interval: time.Millisecond})
+	block := make(chan struct{})
+	x := w.Watch(filepath.Join(root, "d"), func(Hint) { <-block })
+	act(t, root, "mkdir d")
+	waitStats(t, w, func(s Stats) bool { return s.Watched == 1 })
+	if x.Settle() {
+		t.Error("settled before the hint")
+	}
+	close(block)
+	for begin := time.Now(); !x.Settle(); {
+		if time.Since(begin) > 10*time.Second {
+			t.Fatal("not settled after it")
+		}
+	}
+}
+
+// TestLimit watches more directories than may be. Several Watches of one are one.
+func TestLimit(t *testing.T) {
+	root := t.TempDir()
+	var log bytes.Buffer
+	w := newTestWatcher(t, Options{Limit: 2, Interval: time.Millisecond, Logger: slog.New(slog.NewTextHandler(&log, nil))})
+	for _, command := range []string{"mkdir a", "mkdir b", "mkdir c", "mkdir d", "symlink a link"} {
+		act(t, root, command)
+	}
+	watch := func(dir string, h hints) *Watch { return w.Watch(filepath.Join(root, dir), h.give) }
+	a, b, c, d := newHints(), newHints(), newHints(), newHints()
+	watch("a", a)
+	watch("link", a)
+	inB := watch("b", b)
+	watch("b", b)
+	inC := watch("c", c)
+	watch("d", d)
+	if got := w.Stats(); got.Watched != 4 || got.Polled != 2 {
+		t.Errorf("Stats() = %+v", got)
+	}
+	if got := log.String(); strings.Count(got, "\n") != 1 || !strings.Contains(got, "as many as may be") || !strings.Contains(got, "2") {
+		t.Errorf("log %q", got)
+	}
+	if inC.Settle() {
+		t.Error("settled: beyond the limit")
+	}
+	act(t, root, "touch b/x")
+	b.untilName(t, "x")
+	act(t, root, "touch d/x")
+	if got := d.next(t); got != (Hint{}) {
+		t.Errorf("hint %v", got)
+	}
+
+	// One of two Watches of b ends, and then the other: its place is free.
+	inB.Stop()
+	act(t, root, "touch c/x")
+	c.next(t)
+	if got := w.Stats(); got.Watched != 3 || got.Polled != 2 {
+		t.Errorf("Stats() = %+v", got)
+	}
+	act(t, root, "rm b/x")
+	act(t, root, "rmdir b")
+	waitStats(t, w, func(s Stats) bool { return s.Watched == 3 || s.Watched == 2 && s.Polled == 3 })
+	act(t, root, "touch c/y")
+	waitStats(t, w, func(s Stats) bool { return s.Watched == 3 && s.Polled == 2 })
+	if len(w.events.(*inotify).byID) != 2 {
+		t.Errorf("%d directories watched", len(w.events.(*inotify).byID))
 	}
 }
 
@@ -213,7 +382,7 @@ func TestReplacedBeforeEvent(t *testing.T) {
 			t.Errorf("hint %v, want %q", got, name)
 		}
 	}
-	if got := w.Stats(); got.Watched != 2 || got.Polled != 1 {
+	if got := w.Stats(); got.Watched != 3 || got.Polled != 0 || got.Lost != 1 {
 		t.Errorf("Stats() = %+v", got)
 	}
 }

@@ -9,6 +9,6 @@ import (
 
 // newInotify fails. fsnotify has kqueue elsewhere, but that needs an open file for each file of a
 // directory.
-func newInotify(log *slog.Logger, overflow func()) (source, error) {
+func newInotify(limit int, log *slog.Logger, n *counts) (source, error) {
 	return nil, errors.ErrUnsupported
 }

@@ -39,6 +39,9 @@ type entry interface {
 type Options struct {
 	// Poll makes the Watcher poll every directory.
 	Poll bool
+	// Limit is the most directories that are watched by events at one time, whatever number of Watches
+	// each has; those beyond it are polled. 0 is no limit but the kernel's.
+	Limit int
 	// Interval is the time between two looks at a polled directory; 0 is 5 seconds.
 	Interval time.Duration
 	// Logger hears why directories are polled, each reason once; nil is slog.Default().
@@ -50,7 +53,14 @@ type Stats struct {
 	Watched   int    // calls of Watch in force that are served by events
 	Polled    int    // calls of Watch in force that are served by polling
 	Overflows uint64 // times that events came faster than they were read, so that some were lost
+	Lost      uint64 // directories that were removed, moved or replaced while they were watched by events
 	Hints     uint64 // hints given
+}
+
+// counts are the numbers behind Stats.
+type counts struct {
+	watched, polled        atomic.Int64
+	overflows, lost, hints atomic.Uint64
 }
 
 // A Watcher watches directories. Its methods may be called by several goroutines at once.
@@ -59,9 +69,8 @@ type Watcher struct {
 	poll   source
 	log    *slog.Logger
 
-	watched, polled  atomic.Int64
-	overflows, hints atomic.Uint64
-	told             sync.Map // reasons that were logged
+	counts counts
+	told   sync.Map // reasons that were logged
 }
 
 // New returns a Watcher. If there is no inotify instance to be had, it polls everything.
@@ -70,7 +79,7 @@ func New(o Options) *Watcher {
 	if o.Poll {
 		return w
 	}
-	events, err := newInotify(w.log, func() { w.overflows.Add(1) })
+	events, err := newInotify(o.Limit, w.log, &w.counts)
 	if err != nil {
 		w.logOnce("all directories are polled: no inotify", err)
 		return w
@@ -93,8 +102,9 @@ func newWatcher(o Options) *Watcher {
 // Watch calls hint for each change in dir until the Watch is stopped. Not what changes below
 // its subdirectories.
 //
-// It does not fail: a directory for which no events can be had is polled. One that is removed or
-// moved gets a hint without a name, and what takes its place is polled.
+// It does not fail: a directory for which no events can be had is polled. That may change: when polling
+// sees a change, events are tried again. When a directory is removed or moved there is a hint without a
+// name, and what takes its place is watched.
 //
 // hint is called on a goroutine that others wait for: it must not block. Calls for one Watch do not
 // overlap; the first may come before Watch returns. hint may call Stop, and Watcher.Watch.
@@ -107,21 +117,22 @@ func (w *Watcher) Watch(dir string, hint func(Hint)) *Watch {
 // Stats returns what the Watcher did and does.
 func (w *Watcher) Stats() Stats {
 	return Stats{
-		Watched:   int(w.watched.Load()),
-		Polled:    int(w.polled.Load()),
-		Overflows: w.overflows.Load(),
-		Hints:     w.hints.Load(),
+		Watched:   int(w.counts.watched.Load()),
+		Polled:    int(w.counts.polled.Load()),
+		Overflows: w.counts.overflows.Load(),
+		Lost:      w.counts.lost.Load(),
+		Hints:     w.counts.hints.Load(),
 	}
 }
 
 // Close ends all watching. When it returns no hint is running or will be. A hint must not call it,
 // and Watch must not be called after it.
 func (w *Watcher) Close() error {
-	var err error
+	err := w.poll.close() // first: it asks for events
 	if w.events != nil {
-		err = w.events.close()
+		err = errors.Join(err, w.events.close())
 	}
-	return errors.Join(err, w.poll.close())
+	return err
 }
 
 // logOnce tells why directories are polled, unless it has done so for that reason.
@@ -139,11 +150,12 @@ type Watch struct {
 
 	stopped atomic.Bool
 
-	giving sync.Mutex // held while hint runs: a directory that was lost has two sources for a moment
+	giving sync.Mutex // held while hint runs: when the source changes there are two for a moment
 
-	mu    sync.Mutex    // guards the fields below; held while a source is asked to watch
-	entry entry         // what the source does; nil when stopped
-	count *atomic.Int64 // where the Watch is counted
+	mu     sync.Mutex    // guards the fields below; held while a source is asked to watch
+	entry  entry         // what the source does; nil when stopped
+	count  *atomic.Int64 // where the Watch is counted
+	untold int           // changes from polling to events whose hint has not returned
 }
 
 // Stop ends the Watch. It may be called several times. No call of hint begins after it has returned,
@@ -164,6 +176,9 @@ func (x *Watch) Stop() {
 func (x *Watch) Settle() bool {
 	x.mu.Lock()
 	e := x.entry
+	if x.untold > 0 {
+		e = nil
+	}
 	x.mu.Unlock()
 	return e != nil && e.settle()
 }
@@ -171,60 +186,94 @@ func (x *Watch) Settle() bool {
 func (x *Watch) start() {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	if x.w.events == nil {
-		x.pollLocked()
+	x.startLocked()
+}
+
+func (x *Watch) startLocked() {
+	e, err := x.events()
+	if err == nil {
+		x.setLocked(e, &x.w.counts.watched)
 		return
+	}
+	if e, err = x.w.poll.watch(x.dir, x.looked, nil); err == nil { // else the Watcher is closed
+		x.setLocked(e, &x.w.counts.polled)
+	}
+}
+
+// events watches the directory by events, or says in the log why it can't.
+func (x *Watch) events() (entry, error) {
+	if x.w.events == nil {
+		return nil, errNoEvents
 	}
 	e, err := x.w.events.watch(x.dir, x.give, x.lost)
 	switch {
 	case err == nil:
-		x.entry, x.count = e, &x.w.watched
-		x.count.Add(1)
-		return
 	case errors.Is(err, fs.ErrNotExist): // not worth a line: it may appear later
 	case errors.Is(err, syscall.ENOSPC):
 		x.w.logOnce("directories are polled: the limit fs.inotify.max_user_watches is reached", err)
+	case errors.Is(err, errLimit):
+		x.w.logOnce("directories are polled: as many as may be are watched by events", err)
 	case errors.Is(err, errNoEvents):
 		x.w.logOnce("directories are polled: their file system does not tell of changes made elsewhere", err)
 	default:
 		x.w.logOnce("directories are polled: inotify fails", err)
 	}
-	x.pollLocked()
+	return e, err
 }
 
-// errNoEvents is why a directory on a network file system is not watched.
-var errNoEvents = errors.New("file system without events")
-
-func (x *Watch) pollLocked() {
-	e, err := x.w.poll.watch(x.dir, x.give, nil)
-	if err != nil {
-		return // the Watcher is closed
-	}
-	x.entry, x.count = e, &x.w.polled
-	x.count.Add(1)
-}
+var (
+	errNoEvents = errors.New("file system without events") // a network file system
+	errLimit    = errors.New("limit of watches reached")   // Options.Limit
+)
 
 func (x *Watch) give(h Hint) {
 	x.giving.Lock()
 	defer x.giving.Unlock()
 	if !x.stopped.Load() {
-		x.w.hints.Add(1)
+		x.w.counts.hints.Add(1)
 		x.hint(h)
 	}
 }
 
-// lost polls the directory in place of the source that has lost it.
+// looked is the hint of polling. Where something changed there may be events by now; they begin before
+// the hint is given, so that nothing is between the two.
+func (x *Watch) looked(h Hint) {
+	x.mu.Lock()
+	var err error = fs.ErrClosed
+	if x.entry != nil {
+		var e entry
+		if e, err = x.events(); err == nil {
+			x.endLocked()
+			x.setLocked(e, &x.w.counts.watched)
+			x.untold++
+		}
+	}
+	x.mu.Unlock()
+	x.give(h)
+	if err == nil {
+		x.mu.Lock()
+		x.untold--
+		x.mu.Unlock()
+	}
+}
+
+// lost begins anew with what is in the directory's place. No round of Settle ends before it returns.
 func (x *Watch) lost() {
 	x.mu.Lock()
 	if x.stopped.Load() {
 		x.mu.Unlock()
 		return
 	}
-	x.w.log.Info("directory was removed or moved, and is polled", "dir", x.dir)
+	x.w.log.Debug("a watched directory was removed or moved", "dir", x.dir)
 	x.endLocked()
-	x.pollLocked()
+	x.startLocked()
 	x.mu.Unlock()
 	x.give(Hint{})
+}
+
+func (x *Watch) setLocked(e entry, count *atomic.Int64) {
+	x.entry, x.count = e, count
+	count.Add(1)
 }
 
 func (x *Watch) endLocked() {

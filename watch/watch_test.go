@@ -35,7 +35,7 @@ func (h hints) next(t *testing.T) Hint {
 	}
 }
 
-// act does what other programs do in dir: touch, mv, rm, rmdir, mkdir, ln, chmod.
+// act does what other programs do in dir: touch, mv, rm, rmdir, mkdir, ln, symlink, chmod.
 func act(t *testing.T, dir, command string) {
 	t.Helper()
 	args := strings.Split(command, " ")
@@ -53,6 +53,8 @@ func act(t *testing.T, dir, command string) {
 		err = os.Rename(args[1], args[2])
 	case "ln":
 		err = os.Link(args[1], args[2])
+	case "symlink":
+		err = os.Symlink(args[1], args[2])
 	case "rm", "rmdir":
 		err = os.Remove(args[1])
 	case "mkdir":
@@ -337,6 +339,79 @@ func TestFallback(t *testing.T) {
 		if tt.want == "" && lines != 0 || tt.want != "" && (lines != 1 || !strings.Contains(log.String(), tt.want)) {
 			t.Errorf("%v: log %q, want a line with %q", tt.err, log.String(), tt.want)
 		}
+	}
+}
+
+// A slow source takes its time to watch.
+type slow struct {
+	source
+	asked, answer chan struct{}
+}
+
+func (s slow) watch(dir string, hint func(Hint), lost func()) (entry, error) {
+	s.asked <- struct{}{}
+	<-s.answer
+	return s.source.watch(dir, hint, lost)
+}
+
+// TestStopSwitching stops while events are tried again, and before.
+func TestStopSwitching(t *testing.T) {
+	dir := t.TempDir()
+	w := newTestWatcher(t, Options{Poll: true, Interval: time.Hour})
+	x := w.Watch(dir, func(Hint) {})
+	events := slow{newPoller(time.Hour), make(chan struct{}), make(chan struct{})}
+	w.events = events
+	go x.looked(Hint{})
+	<-events.asked
+	stopped := make(chan struct{})
+	go func() {
+		x.Stop()
+		close(stopped)
+	}()
+	for !x.stopped.Load() {
+		runtime.Gosched()
+	}
+	events.answer <- struct{}{}
+	<-stopped
+	x.looked(Hint{}) // would wait for an answer
+	if got := w.Stats(); got.Watched+got.Polled != 0 || got.Hints != 0 {
+		t.Errorf("Stats() = %+v", got)
+	}
+	for _, p := range []source{w.poll, events.source} {
+		if left := p.(*poller).dirs; len(left) > 0 {
+			t.Errorf("left: %v", left)
+		}
+	}
+}
+
+// TestOneAtATime has two sources for a moment, and hints that take longer than that.
+func TestOneAtATime(t *testing.T) {
+	root := t.TempDir()
+	w := newTestWatcher(t, Options{Interval: time.Millisecond})
+	var running, overlaps, n atomic.Int64
+	w.Watch(filepath.Join(root, "d"), func(Hint) {
+		if running.Add(1) > 1 {
+			overlaps.Add(1)
+		}
+		for begin := time.Now(); time.Since(begin) < 5*time.Millisecond; {
+			runtime.Gosched()
+		}
+		running.Add(-1)
+		n.Add(1)
+	})
+	for i := range 10 {
+		act(t, root, "mkdir d")
+		for w.Stats().Watched == 0 && runtime.GOOS == "linux" { // then the hint of polling is running
+			runtime.Gosched()
+		}
+		act(t, root, "touch d/a")
+		act(t, root, fmt.Sprintf("mv d gone%d", i))
+		for w.Stats().Watched == 1 {
+			runtime.Gosched()
+		}
+	}
+	if got := overlaps.Load(); got > 0 {
+		t.Errorf("%d of %d hints overlap", got, n.Load())
 	}
 }
 
