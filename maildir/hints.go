@@ -126,9 +126,9 @@ func (m *Mailbox) watch() {
 	}
 	w.new, w.cur = part("new"), part("cur")
 	w.others = append(w.others, m.acct.opts.Watcher.Watch(m.acct.join(rel), func(file string) {
-		// Of the mailbox's own directory it matters that it is moved or removed, and that another program
-		// gave UIDs or named keywords. Locks come and go in it.
-		if file == "" || (file == listFile || file == keysFile) && m.hints.awaited() {
+		// Of the mailbox's own directory it matters that it is moved or removed, or is none any more, and that
+		// another program gave UIDs or named keywords. Locks come and go in it.
+		if file == "" || file == "cur" || (file == listFile || file == keysFile) && m.hints.awaited() {
 			if m.hints.wake() {
 				go m.lookNow()
 			}

@@ -23,6 +23,9 @@ func (m *Mailbox) Sync(ctx context.Context) (*Snapshot, error) {
 	m.disk.Lock()
 	defer m.disk.Unlock()
 	s, err := m.syncLocked(ctx, false)
+	if notExist(err) { // in the middle of somebody's rm -r, mostly: now it is gone
+		s, err = m.syncLocked(ctx, false)
+	}
 	m.complain(err)
 	return s, err
 }
@@ -192,15 +195,22 @@ func (m *Mailbox) read(ctx context.Context, r *reading, dirs scanState, keys fil
 	return nil
 }
 
-// complain tells what is wrong with the mailbox, once for as long as it is so; nil: nothing is. The caller
+// complain tells that the mailbox can't be looked at, or can be again: once, not at each look. The caller
 // holds disk.
 func (m *Mailbox) complain(err error) {
 	text := ""
 	if err != nil && !errors.Is(err, ErrGone) {
 		text = err.Error()
 	}
-	if text != "" && text != m.complaint {
-		m.acct.log().Error("look at mailbox", "mailbox", m.Name(), "err", err)
+	log := m.acct.log().With("mailbox", m.Name())
+	switch {
+	case text == m.complaint:
+	case text == "":
+		log.Info("mailbox can be looked at again")
+	case notExist(err): // a part of it was taken away
+		log.Warn("mailbox can't be looked at", "err", err)
+	default:
+		log.Error("mailbox can't be looked at", "err", err)
 	}
 	m.complaint = text
 }
