@@ -1,6 +1,7 @@
 package backend
 
 import (
+	"bytes"
 	"errors"
 	"log/slog"
 	"os"
@@ -22,6 +23,7 @@ type mail struct {
 	msg *maildir.Message
 
 	content *message.Message // nil: not needed yet
+	stamp   maildir.Stamp    // of the file that was opened
 	cache   *cache.Cache     // nil: it is not to be used
 	guid    string
 	cached  *message.Structure // nil: it was not in the cache
@@ -37,14 +39,34 @@ func (m *mail) open() *message.Message {
 	if snap := m.s.sel.Snapshot(); snap.GUID != "" { // else the mailbox can't be told from others
 		m.guid = snap.GUID
 		m.cache = m.s.acct.metadata(snap)
-		if b := m.cache.Get(m.guid, m.msg.Key()); b != nil {
-			if st := new(message.Structure); st.UnmarshalBinary(b) == nil { // else it is another version's
-				m.cached = st
-			}
-		}
+		m.cached = m.find()
 	}
-	m.content = message.With(func() (message.Source, error) { return m.s.sel.Content(m.s.ctx, m.msg) }, m.cached)
+	m.content = message.With(func() (message.Source, error) {
+		c, err := m.s.sel.Content(m.s.ctx, m.msg)
+		if err != nil {
+			return nil, err
+		}
+		m.stamp = c.Stamp()
+		return c, nil
+	}, m.cached)
 	return m.content
+}
+
+// find is what the cache has of the file that is there now, or nil.
+func (m *mail) find() *message.Structure {
+	b := m.cache.Get(m.guid, m.msg.Key())
+	if b == nil {
+		return nil
+	}
+	stamp, err := m.s.sel.Stamp(m.msg)
+	if err != nil || !bytes.HasPrefix(b, stamp[:]) {
+		return nil
+	}
+	st := new(message.Structure)
+	if st.UnmarshalBinary(b[len(stamp):]) != nil { // it is another version's
+		return nil
+	}
+	return st
 }
 
 func (m *mail) close() {
@@ -53,7 +75,7 @@ func (m *mail) close() {
 	}
 	if st := m.content.Parsed(); st != nil && st != m.cached && m.cache != nil {
 		if b, err := st.MarshalBinary(); err == nil {
-			m.cache.Put(m.guid, m.msg.Key(), b)
+			m.cache.Put(m.guid, m.msg.Key(), append(m.stamp[:], b...))
 		}
 	}
 	m.content.Close()

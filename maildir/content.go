@@ -2,6 +2,7 @@ package maildir
 
 import (
 	"context"
+	"encoding/binary"
 	"fmt"
 	"io"
 	"os"
@@ -13,6 +14,7 @@ import (
 // is open until Close, also when the message is expunged meanwhile. One goroutine may use it.
 type Content struct {
 	f       *os.File
+	stamp   Stamp
 	raw     int64            // the file's size
 	size    int64            // with CRLF; -1 as long as nobody has asked
 	same    bool             // all lines of the file end in CRLF already, as far as is known
@@ -31,15 +33,43 @@ func (m *Mailbox) Content(ctx context.Context, msg *Message) (*Content, error) {
 	if err != nil {
 		return nil, err
 	}
-	st, err := f.Stat()
-	if err == nil && !st.Mode().IsRegular() {
+	st, err := statFile(f)
+	if err == nil && !st.mode.IsRegular() {
 		err = ErrExpunged
 	}
 	if err != nil {
 		f.Close()
 		return nil, err
 	}
-	return &Content{f: f, raw: st.Size(), size: -1, counted: func(size int64) { m.learn(msg, size) }}, nil
+	return &Content{f: f, stamp: newStamp(st), raw: st.size, size: -1, counted: func(size int64) { m.learn(msg, size) }}, nil
+}
+
+// A Stamp tells a message's file from another one that was put in its place, as programs do that
+// compress mail: what was found out about a file holds as long as its stamp is the same. Flags and
+// directories have no part in it.
+type Stamp [24]byte
+
+func newStamp(st fileStat) (s Stamp) {
+	binary.BigEndian.PutUint64(s[:], st.id.ino)
+	binary.BigEndian.PutUint64(s[8:], uint64(st.size))
+	binary.BigEndian.PutUint64(s[16:], uint64(st.mtime.Nano()))
+	return s
+}
+
+// Stamp is the stamp of the file that was opened.
+func (c *Content) Stamp() Stamp { return c.stamp }
+
+// Stamp looks at a message's file. It returns ErrExpunged if that is not found; Content may find it.
+func (m *Mailbox) Stamp(msg *Message) (Stamp, error) {
+	st, err := m.d.stat(msg.path())
+	if notExist(err) {
+		var f *os.File
+		if _, f, err = m.find(msg); err == nil {
+			st, err = statFile(f)
+			f.Close()
+		}
+	}
+	return newStamp(st), err
 }
 
 // locate opens a message's file like find, and looks at the disk first where that is needed.

@@ -9,8 +9,8 @@
 // less; a file that is foreign, of another version, truncated, damaged or too large is made anew.
 // The log is told.
 //
-// A value has to hold for good: one that was replaced may be found again after a crash, or when the
-// new one could not be written. That suits messages, which never change.
+// A value that was replaced may be found again after a crash, or when the new one could not be
+// written. Where a message may be another one by now, its value has to tell what it was made of.
 //
 // # The file
 //
