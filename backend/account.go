@@ -4,7 +4,10 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
+	"io/fs"
 	"log/slog"
+	"os"
 	"path/filepath"
 	"slices"
 	"sync"
@@ -42,6 +45,9 @@ func (b *Backend) open(a *Account) (*account, error) {
 	defer b.mu.Unlock()
 	acct := b.accounts[root]
 	if acct != nil && !acct.Stands() {
+		if _, err := os.Stat(root); errors.Is(err, fs.ErrNotExist) {
+			return nil, fmt.Errorf("the account's directory is away: %w", err) // made anew, it would be in the way when that is back
+		}
 		// Another directory has taken its place. Who is logged in goes on with the old one.
 		delete(b.accounts, root)
 		if acct.sessions == 0 {

@@ -3,7 +3,6 @@ package backend
 import (
 	"bytes"
 	"errors"
-	"log/slog"
 	"os"
 	"path/filepath"
 	"sync"
@@ -94,7 +93,7 @@ func (a *account) metadata(s *maildir.Snapshot) *cache.Cache {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if a.cache == nil {
-		a.cache = openCache(a.cacheFile, a.log)
+		a.cache = a.openCache()
 		a.tidied = map[string]bool{}
 	}
 	if !a.tidied[s.GUID] {
@@ -111,15 +110,18 @@ func (a *account) metadata(s *maildir.Snapshot) *cache.Cache {
 	return a.cache
 }
 
-func openCache(file string, log *slog.Logger) *cache.Cache {
-	o := &cache.Options{Logger: log}
-	dir := filepath.Dir(file)
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		log.Warn("make the directory of the metadata cache", "err", err)
-	} else if fi, err := os.Stat(dir); err == nil {
+func (a *account) openCache() *cache.Cache {
+	o := &cache.Options{Logger: a.log}
+	dir := filepath.Dir(a.cacheFile)
+	if dir != a.root { // which is there, or away and not to be made again
+		if err := os.MkdirAll(dir, 0o700); err != nil {
+			a.log.Warn("make the directory of the metadata cache", "err", err)
+		}
+	}
+	if fi, err := os.Stat(dir); err == nil {
 		o.Perm = fi.Mode().Perm() & 0o666 // files take the mode of their folder
 	}
-	return cache.Open(file, o)
+	return cache.Open(a.cacheFile, o)
 }
 
 // forgetMailbox makes the cache forget a mailbox that was deleted.

@@ -1,0 +1,303 @@
+package e2e
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"syscall"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/imapmaildir/imapmaildir/internal/peers"
+)
+
+// Outside changes that a transcript can't say; the others are transcripts/outside-*.txt. All of them
+// are in the table of docs/coexistence.md.
+
+// bye reads up to the BYE of a connection that the server ends.
+func (c *conn) bye() {
+	c.t.Helper()
+	for line := ""; !strings.HasPrefix(line, "* BYE "); line = c.read() {
+	}
+}
+
+// idle begins IDLE; DONE ends it.
+func (c *conn) idle() {
+	c.t.Helper()
+	c.send("idle IDLE\r\n")
+	if line := c.read(); !strings.HasPrefix(line, "+") {
+		c.fail("IDLE: %q", line)
+	}
+}
+
+// until reads in IDLE up to a response.
+func (c *conn) until(response string) {
+	c.t.Helper()
+	for line := ""; line != response; line = c.read() {
+	}
+}
+
+// count is how many lines of the log match.
+func (s *server) count(pattern string) int {
+	re := regexp.MustCompile(pattern)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	n := 0
+	for _, line := range s.log {
+		if re.MatchString(line) {
+			n++
+		}
+	}
+	return n
+}
+
+// The whole account is moved away and back: sessions go on, in the directory that they have open. Who logs
+// in meanwhile is told to come again, and nothing is made where the account was.
+func TestOutsideRootAway(t *testing.T) {
+	_, location := mailDir(t)
+	s := serve(t, location, "")
+	s.tolerate = "is away"
+	root := s.root("ada")
+	c, idler := login(t, s.imap, "ada"), login(t, s.imap, "ada")
+	c.ok("APPEND INBOX {}", otherMail)
+	c.ok("CREATE Box")
+	c.ok("SELECT INBOX")
+	idler.ok("SELECT INBOX")
+	idler.idle()
+
+	must(t, os.Rename(root, root+".away"))
+	if got := c.ok("FETCH 1 (UID ENVELOPE BODY.PEEK[])"); find(got, `^\* 1 FETCH \(UID 1 .*hello`) == nil {
+		t.Errorf("fetched while the account is away: %q", got)
+	}
+	c.ok(`STORE 1 +FLAGS (\Flagged)`)
+	idler.until(`* 1 FETCH (UID 1 FLAGS (\Flagged))`)
+	c.ok("APPEND INBOX {}", otherMail)
+	idler.until("* 2 EXISTS")
+	c.ok("COPY 1:2 Box")
+	c.ok("CREATE New")
+	if got := c.ok(`LIST "" *`); len(got) != 3 {
+		t.Errorf("listed while the account is away: %q", got)
+	}
+	late := dial(t, s.imap)
+	for range 3 {
+		if got := late.refused("LOGIN ada pass"); !strings.HasPrefix(got, "NO [UNAVAILABLE] ") {
+			t.Errorf("login while the account is away: %s", got)
+		}
+	}
+	login(t, s.imap, "ben").ok("SELECT INBOX") // other accounts are none the worse
+	if _, err := os.Lstat(root); !os.IsNotExist(err) {
+		t.Errorf("something was made where the account was: %v", err)
+	}
+
+	must(t, os.Rename(root+".away", root))
+	late.ok("LOGIN ada pass")
+	late.ok("SELECT INBOX")
+	if got := late.ok("FETCH 1:* (UID FLAGS)"); len(got) != 2 || find(got, `^\* 1 FETCH \(UID 1 FLAGS \(\\Flagged`) == nil {
+		t.Errorf("fetched when the account is back: %q", got)
+	}
+	late.ok(`STORE 1 +FLAGS (\Answered)`)
+	if got := c.ok("NOOP"); find(got, `^\* 1 FETCH .*\\Answered`) == nil {
+		t.Errorf("told when the account is back: %q", got)
+	}
+	idler.send("DONE\r\n")
+	idler.answer("idle")
+	if got := idler.ok("FETCH 1 FLAGS"); find(got, `^\* 1 FETCH .*\\Answered`) == nil {
+		t.Errorf("fetched by who was in IDLE: %q", got)
+	}
+}
+
+// An account that is removed while nobody is logged in is away as well, until the server forgets it.
+func TestOutsideRootRemoved(t *testing.T) {
+	_, location := mailDir(t)
+	s := serve(t, location, "")
+	s.tolerate = "is away"
+	c := login(t, s.imap, "ada")
+	c.ok("LOGOUT")
+	must(t, os.RemoveAll(s.root("ada")))
+	if got := dial(t, s.imap).refused("LOGIN ada pass"); !strings.HasPrefix(got, "NO [UNAVAILABLE] ") {
+		t.Errorf("login after the account was removed: %s", got)
+	}
+	s.stop(t)
+	s = serve(t, location, "")
+	login(t, s.imap, "ada").ok("SELECT INBOX")
+}
+
+// DELETE and RENAME by Dovecot: it moves a mailbox that it deletes to ..DOVECOT-TRASHED, and removes it
+// there. Whatever our strategy is, that can't be refused, and nothing is kept.
+func TestOutsideDovecotDeletes(t *testing.T) {
+	for _, strategy := range []string{"disconnect", "ghost", "refuse"} {
+		t.Run(strategy, func(t *testing.T) {
+			t.Parallel()
+			d := peers.StartDovecot(t, "")
+			root := d.Maildir(t, "ada")
+			s := serve(t, d.Location(), fmt.Sprintf("\n[policy]\ndelete = %q\nrename = \"follow\"\n", strategy))
+			theirs := login(t, d.Addr, "ada")
+			theirs.ok("CREATE FOO")
+			theirs.ok("APPEND FOO {}", otherMail)
+			idler, silent, elsewhere := login(t, s.imap, "ada"), login(t, s.imap, "ada"), login(t, s.imap, "ada")
+			elsewhere.ok("APPEND INBOX {}", otherMail)
+			elsewhere.ok("SELECT INBOX")
+			idler.ok("SELECT FOO")
+			idler.idle()
+			silent.ok("EXAMINE FOO")
+
+			theirs.ok("RENAME FOO BAR")
+			if got := silent.ok("STATUS BAR (MESSAGES)"); find(got, `MESSAGES 1`) == nil {
+				t.Errorf("status of what Dovecot renamed: %q", got)
+			}
+			if got := silent.refused("STATUS FOO (MESSAGES)"); !strings.HasPrefix(got, "NO [NEWNAME FOO BAR]") {
+				t.Errorf("status of the old name: %s", got)
+			}
+			theirs.ok("APPEND BAR {}", otherMail)
+			idler.until("* 2 EXISTS")
+
+			theirs.ok("DELETE BAR")
+			idler.bye()
+			silent.bye()
+			for command, want := range map[string]string{
+				"APPEND BAR {}":         "NO [TRYCREATE]",
+				"COPY 1 BAR":            "NO [TRYCREATE]",
+				"MOVE 1 BAR":            "NO [TRYCREATE]",
+				"STATUS BAR (MESSAGES)": "NO [NONEXISTENT]",
+				"SELECT BAR":            "NO [NONEXISTENT]",
+			} {
+				literals := []string{otherMail}[:strings.Count(command, "{}")]
+				elsewhere.ok("SELECT INBOX")
+				if got := elsewhere.refused(command, literals...); !strings.HasPrefix(got, want) {
+					t.Errorf("%s: %s, not %s", command, got, want)
+				}
+			}
+			if got := elsewhere.ok(`LIST "" *`); len(got) != 1 {
+				t.Errorf("listed after Dovecot deleted: %q", got)
+			}
+			if left, _ := filepath.Glob(filepath.Join(root, ".[BF]*")); len(left) > 0 {
+				t.Errorf("made again: %q", left)
+			}
+			if got := theirs.ok(`LIST "" *`); len(got) != 1 {
+				t.Errorf("listed by Dovecot: %q", got)
+			}
+			d.WantNoComplaint(t)
+		})
+	}
+}
+
+// Two directories change their names at one moment, so that there is always one of the name.
+func TestOutsideExchanged(t *testing.T) {
+	dir, location := mailDir(t)
+	s := serve(t, location, "")
+	c, holder := login(t, s.imap, "ada"), login(t, s.imap, "ada")
+	for _, name := range []string{"FOO", "BAR"} {
+		c.ok("CREATE " + name)
+		c.ok("APPEND "+name+" {}", "Subject: of "+name+"\r\n\r\n")
+	}
+	exchange := func(one, other string) {
+		t.Helper()
+		must(t, unix.Renameat2(unix.AT_FDCWD, one, unix.AT_FDCWD, other, unix.RENAME_EXCHANGE))
+	}
+	foo, bar, outside := filepath.Join(s.root("ada"), ".FOO"), filepath.Join(s.root("ada"), ".BAR"), filepath.Join(dir, "outside")
+	subject := func(c *conn, want string) {
+		t.Helper()
+		if got := c.ok("FETCH 1 BODY.PEEK[]"); len(got) != 1 || !strings.Contains(got[0], "Subject: of "+want) {
+			t.Errorf("fetched: %q, not the message of %s", got, want)
+		}
+	}
+	c.ok("SELECT FOO")
+	holder.ok("SELECT BAR")
+	exchange(foo, bar)
+	c.ok(`STORE 1 +FLAGS (\Flagged)`) // each goes on with its mailbox
+	subject(c, "FOO")
+	subject(holder, "BAR")
+	again := login(t, s.imap, "ada")
+	again.ok("SELECT BAR")
+	subject(again, "FOO")
+	again.ok("SELECT FOO")
+	subject(again, "BAR")
+
+	must(t, os.CopyFS(outside, os.DirFS(foo)))
+	must(t, os.Remove(filepath.Join(outside, "dovecot-uidlist")))
+	own(t, outside)
+	old := find(again.ok("STATUS FOO (UIDVALIDITY)"), `UIDVALIDITY (\d+)`)[1]
+	exchange(foo, outside)
+	holder.bye()
+	again.bye()
+	again = login(t, s.imap, "ada")
+	if now := find(again.ok("STATUS FOO (UIDVALIDITY)"), `UIDVALIDITY (\d+)`)[1]; now == old {
+		t.Errorf("another directory of the name has UIDVALIDITY %s, too", now)
+	}
+	subject(c, "FOO")
+}
+
+// A directory that is made again may get the inode that the removed one had, which is how open mailboxes
+// are known. It is another mailbox all the same: an inode is free only when the server has let it go.
+func TestOutsideSameInode(t *testing.T) {
+	_, location := mailDir(t)
+	s := serve(t, location, "")
+	dir := filepath.Join(s.root("ada"), ".FOO")
+	again := func(old uint64) uint64 { // makes it anew, and in that very inode if it can be had
+		t.Helper()
+		must(t, os.RemoveAll(dir))
+		var others []string
+		for i := 0; ; i++ {
+			must(t, os.Mkdir(dir, 0o755))
+			if got := inode(t, dir); got == old || i == 200 {
+				for _, o := range others {
+					must(t, os.Remove(o))
+				}
+				for _, sub := range []string{"cur", "new", "tmp"} {
+					must(t, os.Mkdir(filepath.Join(dir, sub), 0o755))
+				}
+				writeFile(t, filepath.Join(dir, "new", "1700000000.other.host"), "Subject: other\n\n")
+				own(t, dir)
+				return got
+			}
+			others = append(others, fmt.Sprintf("%s.%d", s.root("ada"), i))
+			must(t, os.Rename(dir, others[i]))
+		}
+	}
+	c := login(t, s.imap, "ada")
+	c.ok("CREATE FOO")
+	validity := func(c *conn) string {
+		t.Helper()
+		return find(c.ok("STATUS FOO (UIDVALIDITY)"), `UIDVALIDITY (\d+)`)[1]
+	}
+	seen := map[string]bool{validity(c): true}
+	for range 3 {
+		c.ok("APPEND FOO {}", otherMail)
+		c.ok("SELECT FOO")
+		again(inode(t, dir))
+		c.bye()
+		c = login(t, s.imap, "ada")
+		v := validity(c)
+		if seen[v] {
+			t.Errorf("UIDVALIDITY %s for the second time", v)
+		}
+		seen[v] = true
+	}
+
+	// A client knows it from before; the server was started anew, and so nobody has the directory open.
+	old := inode(t, dir)
+	s.stop(t)
+	got := again(old)
+	s = serve(t, location, "")
+	c = login(t, s.imap, "ada")
+	if v := validity(c); seen[v] {
+		t.Errorf("UIDVALIDITY %s again, for a directory with inode %d in the place of %d", v, got, old)
+	}
+	c.ok("SELECT FOO")
+	if got := c.ok("UID FETCH 1:* BODY.PEEK[]"); len(got) != 1 || !strings.Contains(got[0], "Subject: other") {
+		t.Errorf("fetched: %q", got)
+	}
+	if got != old {
+		t.Skipf("this file system did not use inode %d again", old)
+	}
+}
+
+func inode(t *testing.T, path string) uint64 {
+	t.Helper()
+	fi, err := os.Stat(path)
+	must(t, err)
+	return fi.Sys().(*syscall.Stat_t).Ino
+}
