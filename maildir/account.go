@@ -34,6 +34,7 @@ type Account struct {
 	where string   // immutable; the root's path, for logs and watches
 	fsys  *os.Root // immutable; nothing outside can be reached through it
 	root  *dir     // immutable
+	id    fileID   // immutable; of the root
 
 	scans atomic.Uint64
 
@@ -74,6 +75,12 @@ func Open(root string, o *Options) (*Account, error) {
 		return nil, err
 	}
 	a.root = &dir{f: f}
+	st, err := statFile(f)
+	if err != nil {
+		a.Close()
+		return nil, err
+	}
+	a.id = st.id
 	if err := a.sweep(); err != nil { // what a crash left; a place that can't be read shows later
 		a.log().Warn("look for deleted mailboxes", "root", where, "err", err)
 	}
@@ -131,12 +138,15 @@ func (a *Account) Close() error {
 // Stands reports whether the root is still the directory that was opened: it was not moved, deleted
 // or made again.
 func (a *Account) Stands() bool {
-	now, err := os.Stat(a.where)
-	if err != nil {
-		return false
-	}
-	then, err := a.root.f.Stat()
-	return err == nil && os.SameFile(now, then)
+	id, err := identify(a.where)
+	return err == nil && id == a.id
+}
+
+// replaced reports whether another directory has taken the root's place. One that was only moved away
+// may come back.
+func (a *Account) replaced() bool {
+	id, err := identify(a.where)
+	return err == nil && id != a.id
 }
 
 // Root is the account's directory.
@@ -579,6 +589,33 @@ func (a *Account) Create(ctx context.Context, name string, use []imap.MailboxAtt
 			return ErrMailboxExists
 		}
 	}
+	if err := a.fill(ctx, name, rel, d, mode, use); err != nil {
+		unmake(d)
+		if !exists {
+			above.rmdir(base) // fails if something else is in it by now
+		}
+		return err
+	}
+	a.mu.Lock()
+	delete(a.moved, storage)
+	a.mu.Unlock()
+	return a.fsyncAbove(rel)
+}
+
+// unmake takes back what fill made, unless mail has come in.
+func unmake(d *dir) {
+	for _, part := range []string{"new", "cur", "tmp"} {
+		if err := d.rmdir(part); err != nil && !notExist(err) {
+			return
+		}
+	}
+	for _, name := range []string{folderFile, useFile, listFile} {
+		d.remove(name)
+	}
+}
+
+// fill makes a mailbox of the directory d, which is at rel.
+func (a *Account) fill(ctx context.Context, name, rel string, d *dir, mode fs.FileMode, use []imap.MailboxAttr) error {
 	if err := a.makeParts(d, rel, mode); err != nil {
 		return err
 	}
@@ -603,13 +640,8 @@ func (a *Account) Create(ctx context.Context, name string, use []imap.MailboxAtt
 		return err
 	}
 	defer r.Close()
-	if _, err := r.Sync(ctx); err != nil { // gives it a UIDVALIDITY
-		return err
-	}
-	a.mu.Lock()
-	delete(a.moved, storage)
-	a.mu.Unlock()
-	return a.fsyncAbove(rel)
+	_, err = r.Sync(ctx) // gives it a UIDVALIDITY
+	return err
 }
 
 // fsyncAbove makes the entries of mailboxes durable, and in the fs layout those of the directories

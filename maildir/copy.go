@@ -240,12 +240,13 @@ func (m *Mailbox) move(ctx context.Context, dest *Mailbox, seen *Snapshot, msgs 
 	}
 	looked := false
 	for i, msg := range msgs {
-		todo[i].put = func(to string) error {
-			err := m.moveFile(seen, msg, staged[i], dest, to, keep)
+		var from string
+		todo[i].put = func(to string) (err error) {
+			from, err = m.moveFile(seen, msg, staged[i], dest, to, keep)
 			if (err == ErrExpunged || notExist(err)) && !looked && m.Snapshot().Find(msg.UID) != nil {
 				looked = true // its flags may have been changed by another program
 				if err = m.refresh(); err == nil {
-					err = m.moveFile(seen, msg, staged[i], dest, to, keep)
+					from, err = m.moveFile(seen, msg, staged[i], dest, to, keep)
 				}
 			}
 			if err == nil {
@@ -253,6 +254,7 @@ func (m *Mailbox) move(ctx context.Context, dest *Mailbox, seen *Snapshot, msgs 
 			}
 			return err
 		}
+		todo[i].back = func(to string) { m.moveBack(msg, dest, to, from) }
 	}
 	uids, err := dest.place(ctx, hold, false, todo)
 	if err != nil {
@@ -281,23 +283,24 @@ func (m *Mailbox) move(ctx context.Context, dest *Mailbox, seen *Snapshot, msgs 
 	return c, err
 }
 
-// moveFile moves one file, or puts a copy in its place, under both mailboxes' locks.
-func (m *Mailbox) moveFile(seen *Snapshot, msg *Message, staged string, dest *Mailbox, to string, keep bool) error {
+// moveFile moves one file, or puts a copy in its place, under both mailboxes' locks. It returns where the
+// file was, if it is the file that was moved.
+func (m *Mailbox) moveFile(seen *Snapshot, msg *Message, staged string, dest *Mailbox, to string, keep bool) (moved string, err error) {
 	from, f, err := m.find(msg)
 	if err != nil {
-		return err
+		return "", err
 	}
 	f.Close()
 	ghost := strings.HasPrefix(from, "tmp/") // it goes when all were told (RFC 2180 4.4.2)
 	if ghost && seen.Find(msg.UID) != nil {
-		return ErrExpunged
+		return "", ErrExpunged
 	}
 	keep = keep && !ghost
 	if keep {
 		if err := m.haunt(msg, from); cannotLink(err) {
 			keep = false
 		} else if err != nil {
-			return err
+			return "", err
 		}
 	}
 	switch {
@@ -311,7 +314,9 @@ func (m *Mailbox) moveFile(seen *Snapshot, msg *Message, staged string, dest *Ma
 	case ghost:
 		err = m.d.linkTo(from, dest.d, to)
 	default:
-		err = m.d.renameFresh(from, dest.d, to)
+		if err = m.d.renameFresh(from, dest.d, to); err == nil {
+			moved = from
+		}
 	}
 	switch {
 	case keep && err == nil:
@@ -319,5 +324,20 @@ func (m *Mailbox) moveFile(seen *Snapshot, msg *Message, staged string, dest *Ma
 	case keep:
 		m.exorcise(msg)
 	}
-	return err
+	return moved, err
+}
+
+// moveBack undoes moveFile, where that is possible: what was copied from another file system stays.
+func (m *Mailbox) moveBack(msg *Message, dest *Mailbox, to, from string) {
+	if from == "" {
+		return
+	}
+	if err := dest.d.renameFresh(to, m.d, from); err != nil {
+		m.acct.log().Error("a message that was to be moved stays without a UID", "mailbox", dest.Name(), "file", to, "err", err)
+		return
+	}
+	m.exorcise(msg)
+	m.mu.Lock()
+	delete(m.ghosts, msg.UID)
+	m.mu.Unlock()
 }

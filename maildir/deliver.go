@@ -129,6 +129,7 @@ type placement struct {
 	flags Flags
 	base  string
 	put   func(to string) error // moves the file into place; fails where the name is taken or the file gone
+	back  func(to string)       // undoes put, for place without whole
 }
 
 // inNew is whether it goes to new/, where there is no place for flags.
@@ -175,6 +176,9 @@ func (m *Mailbox) place(ctx context.Context, hold func(func() error) error, whol
 				placed = err
 				break
 			}
+			if st, err := m.d.stat(msg.path()); err == nil {
+				msg.file = tagOf(st.id.ino)
+			}
 			records = appendRecord(records, uidRecord{uid: next, base: p.base})
 			msg.UID = next
 			c.added = append(c.added, msg)
@@ -183,6 +187,16 @@ func (m *Mailbox) place(ctx context.Context, hold func(func() error) error, whol
 		}
 		if len(records) > 0 && (placed == nil || !whole) {
 			if err := m.appendList(records); err != nil {
+				if whole {
+					return err
+				}
+				added := c.added // what has no UID goes back where it was
+				for i, p := range slices.Backward(part) {
+					if uids[start+i] != 0 {
+						p.back(added[len(added)-1].path())
+						added = added[:len(added)-1]
+					}
+				}
 				return err
 			}
 			if alone {

@@ -213,6 +213,15 @@ func (d *dir) remove(name string) error {
 	return d.wrap("remove", name, err)
 }
 
+// rmdir removes a directory that is empty.
+func (d *dir) rmdir(name string) error {
+	if err := d.before("rmdir", name); err != nil {
+		return err
+	}
+	err := retry(func() error { return unix.Unlinkat(int(d.f.Fd()), name, unix.AT_REMOVEDIR) })
+	return d.wrap("rmdir", name, err)
+}
+
 // mkdir makes a directory with exactly the given permissions.
 func (d *dir) mkdir(name string, perm fs.FileMode) error {
 	if err := d.before("mkdir", name); err != nil {
@@ -254,6 +263,15 @@ func (d *dir) readOne(name string) error {
 		return err
 	}
 	return nil
+}
+
+// identify says which file is at a path.
+func identify(path string) (fileID, error) {
+	var st unix.Stat_t
+	if err := retry(func() error { return unix.Stat(path, &st) }); err != nil {
+		return fileID{}, &fs.PathError{Op: "stat", Path: path, Err: err}
+	}
+	return newFileStat(&st).id, nil
 }
 
 // statFile looks at an open file.

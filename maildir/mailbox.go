@@ -327,6 +327,11 @@ func (m *Mailbox) stands() error {
 	if err := m.Err(); err != nil {
 		return err
 	}
+	if m.acct.replaced() {
+		reason := goneError("another directory has taken the place of the account")
+		m.vanish(reason)
+		return reason
+	}
 	for range 3 { // a RENAME may come between the looks
 		st, err := m.acct.statDir(m.path())
 		if err == nil && st.id == m.id {

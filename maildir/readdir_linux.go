@@ -9,9 +9,9 @@ import (
 )
 
 // eachEntry calls visit for each entry of an open directory and tells whether it is a regular
-// file. The names are cut from large strings: who keeps one copies it. os.File.ReadDir, as in
+// file, and its inode. The names are cut from large strings: who keeps one copies it. os.File.ReadDir, as in
 // readdir_other.go, makes two allocations for each entry.
-func eachEntry(f *os.File, visit func(name string, regular bool)) error {
+func eachEntry(f *os.File, visit func(name string, regular bool, ino uint64)) error {
 	// struct linux_dirent64 (getdents64(2)): inode 8 bytes, offset 8, length of the record 2,
 	// type 1, name with a NUL after it.
 	const lengthAt, typeAt, nameAt = 16, 18, 19
@@ -39,7 +39,7 @@ func eachEntry(f *os.File, visit func(name string, regular bool)) error {
 				regular = err == nil && st.Mode&unix.S_IFMT == unix.S_IFREG
 			}
 			if name != "." && name != ".." {
-				visit(name, regular)
+				visit(name, regular, binary.NativeEndian.Uint64(buf[at:]))
 			}
 			at = end
 		}

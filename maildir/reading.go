@@ -156,7 +156,7 @@ func (r *reading) meet(f found) {
 		r.files[base] = f
 		return
 	}
-	if msg := r.prev.Messages[i]; msg.name == f.name && msg.InNew == f.inNew {
+	if msg := r.prev.Messages[i]; msg.name == f.name && msg.InNew == f.inNew && msg.isIn(f) {
 		r.state[i] = met
 		delete(r.at, i)
 	} else {
@@ -173,12 +173,12 @@ func (m *Mailbox) lookAt(r *reading, names map[string]struct{}) error {
 		switch {
 		case err == nil:
 			if m.isMessage(part, name, st.mode.IsRegular()) {
-				r.meet(found{name, part == "new"})
+				r.meet(found{name, part == "new", tagOf(st.id.ino)})
 			}
 		case !notExist(err):
 			return err
 		case listedName(name):
-			if err := m.miss(r, found{name, part == "new"}); err != nil {
+			if err := m.miss(r, name, part == "new"); err != nil {
 				return err
 			}
 		}
@@ -188,16 +188,16 @@ func (m *Mailbox) lookAt(r *reading, names map[string]struct{}) error {
 
 // miss notes that a file is not there. If it is one of a message's former names, the message's own file
 // is looked at.
-func (m *Mailbox) miss(r *reading, f found) error {
-	base, _ := splitName(f.name)
+func (m *Mailbox) miss(r *reading, name string, inNew bool) error {
+	base, _ := splitName(name)
 	i := r.places.find(r.prev, base)
 	if i < 0 {
-		if r.files[base] == f {
+		if f := r.files[base]; f.name == name && f.inNew == inNew {
 			delete(r.files, base)
 		}
 		return nil
 	}
-	if r.state[i] == moved && r.at[i] != f {
+	if f := r.at[i]; r.state[i] == moved && (f.name != name || f.inNew != inNew) {
 		return nil
 	}
 	delete(r.at, i)
@@ -229,13 +229,13 @@ func (r *reading) assign() (missing int) {
 			if state == moved {
 				r.files[msg.Key()] = r.at[i]
 			} else if state != sought {
-				r.files[msg.Key()] = found{msg.name, msg.InNew}
+				r.files[msg.Key()] = found{msg.name, msg.InNew, msg.file}
 			}
 		case state == sought:
 			r.lost = append(r.lost, msg)
 			missing++
 		case state == moved:
-			msg = msg.with(r.at[i].name, r.at[i].inNew, r.number)
+			msg = msg.in(r.at[i], r.number)
 			r.changed = append(r.changed, msg)
 			fallthrough
 		default:
@@ -286,7 +286,7 @@ func (r *reading) news() (first int, again map[int]bool) {
 
 // take makes the message of a record and its file.
 func (r *reading) take(rec uidRecord, f found) {
-	msg := &Message{UID: rec.uid, Flags: parseFlags(f.name), InNew: f.inNew, Number: r.number, name: f.name}
+	msg := &Message{UID: rec.uid, Flags: parseFlags(f.name), InNew: f.inNew, file: f.file, Number: r.number, name: f.name}
 	if w, ok := rec.field('W'); ok {
 		if n, err := strconv.ParseInt(w, 10, 64); err == nil && n >= 0 {
 			msg.size.Store(n + 1)

@@ -14,7 +14,14 @@ import (
 type found struct {
 	name  string
 	inNew bool
+	file  fileTag
 }
+
+// A fileTag is enough of an inode to tell a file from another one that takes its place, which shares its
+// tag once in 16 million times. Zero: not known.
+type fileTag [3]byte
+
+func tagOf(ino uint64) fileTag { return fileTag{byte(ino >> 16), byte(ino >> 8), byte(ino)} }
 
 // A scanState says when a directory was read and what it looked like then.
 type scanState struct {
@@ -85,9 +92,9 @@ func (m *Mailbox) scanDir(sub string, r *reading) error {
 	}
 	defer f.Close()
 	m.acct.scans.Add(1)
-	return eachEntry(f, func(name string, regular bool) {
+	return eachEntry(f, func(name string, regular bool, ino uint64) {
 		if m.isMessage(sub, name, regular) {
-			r.meet(found{name, sub == "new"})
+			r.meet(found{name, sub == "new", tagOf(ino)})
 		}
 	})
 }

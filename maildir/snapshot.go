@@ -9,9 +9,9 @@ import (
 	"github.com/emersion/go-imap/v2"
 )
 
-// A Message is one message of a mailbox at one moment. It never changes: a change of its flags
-// makes another Message with the same UID. Size and date belong to the file, whose content never
-// changes; they are looked up when first asked for and kept here.
+// A Message is one message of a mailbox at one moment. It never changes: a change of its flags, or
+// another file under its name, makes another Message with the same UID. Size and date belong to the file;
+// they are looked up when first asked for and kept here.
 type Message struct {
 	// The fields are in an order that leaves no holes: a mailbox has many messages.
 
@@ -22,6 +22,7 @@ type Message struct {
 	// InNew is whether the file is still in new/.
 	InNew bool
 
+	file fileTag
 	date atomic.Uint32 // modification time in seconds since 1970; 0 as long as it is not known
 	name string        // of the file, in cur/ or new/
 	size atomic.Int64  // with CRLF line ends, plus one; 0 as long as it is not known
@@ -46,10 +47,28 @@ func (msg *Message) path() string {
 
 // with is the same message under another file name.
 func (msg *Message) with(name string, inNew bool, number uint64) *Message {
-	next := &Message{UID: msg.UID, Flags: parseFlags(name), InNew: inNew, Number: number, name: name}
+	next := &Message{UID: msg.UID, Flags: parseFlags(name), InNew: inNew, file: msg.file, Number: number, name: name}
 	next.size.Store(msg.size.Load())
 	next.date.Store(msg.date.Load())
 	return next
+}
+
+// in is the same message in the file that was found. Another file has another size and date.
+func (msg *Message) in(f found, number uint64) *Message {
+	next := msg.with(f.name, f.inNew, number)
+	if !msg.isIn(f) {
+		next.size.Store(0)
+		next.date.Store(0)
+	}
+	if f.file != (fileTag{}) {
+		next.file = f.file
+	}
+	return next
+}
+
+// isIn reports whether a file is the message's own, as far as is known.
+func (msg *Message) isIn(f found) bool {
+	return msg.file == f.file || msg.file == (fileTag{}) || f.file == (fileTag{})
 }
 
 // packNames copies the names of messages, which were cut from the buffers of a directory, so that

@@ -171,7 +171,7 @@ func (m *Mailbox) read(ctx context.Context, r *reading, dirs scanState, keys fil
 			m.acct.log().Warn("new mail is not shown yet", "mailbox", m.Name(), "err", err)
 			m.finish(r)
 			return nil
-		case errors.Is(err, ErrGone) || r.list == nil:
+		case errors.Is(err, ErrGone) || r.prev.Number == 0 && r.list == nil:
 			return err
 		default: // what can be known is shown; the mail that has no UID yet is not
 			m.finish(r)

@@ -41,17 +41,8 @@ func nextUIDValidity(d *dir, perm fs.FileMode) (uint32, error) {
 				return 0, err
 			}
 		}
-		f, err := d.replace(validityFile, perm)
-		if err != nil {
-			return 0, err
-		}
-		_, err = fmt.Fprintf(f, "%08x", next)
-		if cerr := f.Close(); err == nil {
-			err = cerr
-		}
-		if err == nil {
-			err = d.fsync("") // after the power went, the number must not be handed out again
-		}
+		// After the power went, the number must not be handed out again.
+		err = d.writeFile(validityFile, validityFile+".tmp", fmt.Appendf(nil, "%08x", next), perm)
 		return next, err
 	}
 	return 0, fmt.Errorf("%s/%s: the counter does not stand still", d.f.Name(), validityFile)
