@@ -165,6 +165,9 @@ func newDotlock(d *dir, name string, f *file, o dotlockOptions) (*dotlock, error
 	if err == nil && !o.noOwner {
 		_, err = fmt.Fprintf(f, "%d:%s", os.Getpid(), hostName)
 	}
+	if errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) {
+		err = nil // a lock of an unknown owner is one as well, and room is made by expunging
+	}
 	if err != nil {
 		f.Close()
 		l.remove()
