@@ -61,7 +61,7 @@ func answer(err error) error {
 	case errors.Is(err, syscall.ENOSPC):
 		return no(imap.ResponseCodeOverQuota, "Disk is full")
 	case errors.Is(err, syscall.EROFS):
-		return no(imap.ResponseCodeNoPerm, "Mail is on a read-only disk")
+		return no(imap.ResponseCodeUnavailable, "Mail is on a read-only disk")
 	case errors.Is(err, fs.ErrPermission):
 		return no(imap.ResponseCodeNoPerm, "The server may not do that to this mailbox")
 	}

@@ -88,8 +88,10 @@ func (f *fetch) markSeen(entries []entry) {
 		return
 	}
 	stored, err := f.s.sel.Store(f.s.ctx, uids, imap.StoreFlagsAdd, []imap.Flag{imap.FlagSeen})
+	if !errors.Is(err, maildir.ErrGone) {
+		f.s.acct.tried("mark as seen", f.s.sel.Name(), err)
+	}
 	if err != nil {
-		f.s.log.Warn("mark as seen", "mailbox", f.s.sel.Name(), "err", err)
 		return
 	}
 	f.sel.snap = f.s.sel.snapshot()

@@ -107,7 +107,7 @@ type stamp struct {
 
 func (s stamp) same(o stamp) bool {
 	return s.lock.id == o.lock.id && s.lock.mtime == o.lock.mtime && s.lock.ctime == o.lock.ctime && s.lock.size == o.lock.size &&
-		sameFile(s.guarded, o.guarded) && s.guarded.ctime == o.guarded.ctime
+		sameFile(s.guarded, o.guarded)
 }
 
 func lookAtLock(d *dir, name, guarded string) (holder string, s stamp, err error) {

@@ -25,11 +25,11 @@ func tagOf(ino uint64) fileTag { return fileTag{byte(ino >> 16), byte(ino >> 8),
 
 // A scanState says when a directory was read and what it looked like then.
 type scanState struct {
-	new, cur unix.Timespec // modification times just before the directories were read
+	new, cur unix.Timespec // when they were changed last (st_ctime, which nobody can set), just before they were read
 	at       time.Time     // when that was
 }
 
-// coarse is how long a directory may go on changing without another modification time: kernels
+// coarse is how long a directory may go on changing without another time: kernels
 // stamp files with the time of the last tick, 10 ms apart at most.
 const coarse = 20 * time.Millisecond
 
@@ -41,7 +41,7 @@ func (m *Mailbox) statDirs() (scanState, error) {
 		if err != nil {
 			return st, err
 		}
-		*t = fi.mtime
+		*t = fi.ctime
 	}
 	return st, nil
 }

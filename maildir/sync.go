@@ -11,6 +11,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/emersion/go-imap/v2"
@@ -73,7 +74,9 @@ func (m *Mailbox) syncLocked(ctx context.Context, force bool) (*Snapshot, error)
 }
 
 // sameFile reports whether a file that others replace or append to is as it was.
-func sameFile(a, b fileStat) bool { return a.id == b.id && a.size == b.size && a.mtime == b.mtime }
+func sameFile(a, b fileStat) bool {
+	return a.id == b.id && a.size == b.size && a.mtime == b.mtime && a.ctime == b.ctime
+}
 
 // whatToRead decides what of new/ and cur/ is read: only the files that were heard of, where it is sure
 // that all were, or else each directory that changed. dirs is how they look now.
@@ -199,18 +202,20 @@ func (m *Mailbox) read(ctx context.Context, r *reading, dirs scanState, keys fil
 // holds disk.
 func (m *Mailbox) complain(err error) {
 	text := ""
-	if err != nil && !errors.Is(err, ErrGone) {
+	if errno, ok := errors.AsType[syscall.Errno](err); ok {
+		text = errno.Error() // whichever file it was
+	} else if err != nil && !errors.Is(err, ErrGone) {
 		text = err.Error()
 	}
 	log := m.acct.log().With("mailbox", m.Name())
 	switch {
 	case text == m.complaint:
 	case text == "":
-		log.Info("mailbox can be looked at again")
+		log.Info("look at mailbox: works again")
 	case notExist(err): // a part of it was taken away
-		log.Warn("mailbox can't be looked at", "err", err)
+		log.Warn("look at mailbox", "err", err)
 	default:
-		log.Error("mailbox can't be looked at", "err", err)
+		log.Error("look at mailbox", "err", err)
 	}
 	m.complaint = text
 }

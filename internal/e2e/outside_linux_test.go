@@ -1,8 +1,10 @@
 package e2e
 
 import (
+	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strings"
@@ -300,4 +302,242 @@ func inode(t *testing.T, path string) uint64 {
 	fi, err := os.Stat(path)
 	must(t, err)
 	return fi.Sys().(*syscall.Stat_t).Ino
+}
+
+// A smallDisk is a file system of its own, for an account that has it all.
+type smallDisk struct {
+	dir string
+	t   *testing.T
+}
+
+// newSmallDisk mounts one of a megabyte, in memory, and unmounts it with the test.
+func newSmallDisk(t *testing.T) (d smallDisk, location string) {
+	t.Helper()
+	d = smallDisk{peers.Dir(t), t}
+	if out, err := exec.Command("mount", "-t", "tmpfs", "-o", "size=1m,mode=755", "tmpfs", d.dir).CombinedOutput(); err != nil {
+		t.Skipf("no file system can be mounted: %v: %s", err, out)
+	}
+	t.Cleanup(func() { exec.Command("umount", "-l", d.dir).Run() })
+	own(t, d.dir)
+	return d, filepath.Join(d.dir, "%u", "Maildir")
+}
+
+// fill takes the last byte of it. Free gives all back.
+func (d smallDisk) fill() (free func()) {
+	d.t.Helper()
+	name := filepath.Join(d.dir, "filler")
+	f, err := os.Create(name)
+	must(d.t, err)
+	defer f.Close()
+	for err == nil {
+		_, err = f.Write(make([]byte, 4096))
+	}
+	if !errors.Is(err, syscall.ENOSPC) {
+		d.t.Fatal(err)
+	}
+	return func() { must(d.t, os.Remove(name)) }
+}
+
+func (d smallDisk) remount(how string) {
+	d.t.Helper()
+	if out, err := exec.Command("mount", "-o", "remount,"+how, d.dir).CombinedOutput(); err != nil {
+		d.t.Fatalf("remount: %v: %s", err, out)
+	}
+}
+
+// With the cache elsewhere nothing on the disk is open for writing.
+func cacheElsewhere(t *testing.T) string {
+	dir := peers.Dir(t)
+	own(t, dir)
+	return fmt.Sprintf("\n[cache]\ndir = %q\n", dir)
+}
+
+// wantRefused sends commands that have to be answered with NO, the code and a text.
+func (c *conn) wantRefused(code string, commands ...string) {
+	c.t.Helper()
+	for _, command := range commands {
+		literals := []string{otherMail}[:strings.Count(command, "{}")]
+		if got := c.refused(command, literals...); !strings.HasPrefix(got, "NO ["+code+"] ") {
+			c.t.Errorf("%s: %s, not NO [%s]", command, got, code)
+		}
+	}
+}
+
+// wantUIDsAre looks at the UIDs of the selected mailbox.
+func (c *conn) wantUIDsAre(uids string) {
+	c.t.Helper()
+	c.ok("NOOP")
+	if got := c.ok("UID SEARCH ALL"); len(got) != 1 || strings.TrimSpace(got[0]) != strings.TrimSpace("* SEARCH "+uids) {
+		c.t.Errorf("UIDs are %q, not %s", got, uids)
+	}
+}
+
+// A full disk: what is there can be read, marked and expunged, which makes room; what takes room is
+// refused, and leaves nothing behind.
+func TestOutsideFullDisk(t *testing.T) {
+	disk, location := newSmallDisk(t)
+	s := serve(t, location, "")
+	c, idler := login(t, s.imap, "ada"), login(t, s.imap, "ada")
+	c.ok("CREATE Box")
+	for range 3 {
+		c.ok("APPEND INBOX {}", otherMail)
+	}
+	c.ok("SELECT INBOX")
+	idler.ok("SELECT INBOX")
+	idler.idle()
+
+	free := disk.fill()
+	c.wantRefused("OVERQUOTA", "APPEND INBOX {}", "APPEND Box {}", "STORE 1 +FLAGS (new-keyword)", "CREATE More", "SUBSCRIBE Box")
+	copies := 0
+	for answer := ""; ; copies++ { // which are links; the list of UIDs has room for some
+		if answer = c.do("COPY 1 Box").tagged; strings.HasPrefix(answer, "NO [OVERQUOTA] ") {
+			break
+		} else if !strings.HasPrefix(answer, "OK ") || copies == 1000 {
+			t.Fatalf("copy %d: %s", copies, answer)
+		}
+	}
+	c.wantRefused("OVERQUOTA", "COPY 1:3 Box")
+	if got := c.ok("STATUS Box (MESSAGES)"); find(got, fmt.Sprintf(`MESSAGES %d\)`, copies)) == nil {
+		t.Errorf("%d messages were copied: %q", copies, got)
+	}
+	for _, command := range []string{"NOOP", `LIST "" *`, "FETCH 1:3 (ENVELOPE BODYSTRUCTURE RFC822.SIZE)", "SEARCH TEXT here"} {
+		c.ok(command)
+	}
+	if got := c.ok("FETCH 1 BODY[]"); find(got, `^\* 1 FETCH .*\\Seen`) == nil {
+		t.Errorf("read on a full disk: %q", got)
+	}
+	c.ok(`STORE 2 +FLAGS (\Deleted)`)
+	c.ok("EXPUNGE")
+	idler.until("* 2 EXPUNGE")
+	late := login(t, s.imap, "ada")
+	late.ok("SELECT INBOX")
+	late.wantUIDsAre("1 3")
+
+	free()
+	c.ok("APPEND INBOX {}", otherMail)
+	idler.until("* 3 EXISTS")
+	c.wantUIDsAre("1 3 4")
+	c.ok("STORE 1 +FLAGS (new-keyword)")
+	c.ok("COPY 1:3 Box")
+	c.do("CREATE More") // OK, or it was half made before
+	c.ok("SELECT More")
+	if left, _ := filepath.Glob(filepath.Join(s.root("ada"), "tmp", "*")); len(left) > 0 {
+		t.Errorf("left behind: %q", left)
+	}
+}
+
+// A disk that becomes read-only under open sessions: they go on with what they have, and writing is
+// refused until it can be written to again.
+func TestOutsideReadOnlyDisk(t *testing.T) {
+	disk, location := newSmallDisk(t)
+	s := serve(t, location, cacheElsewhere(t))
+	s.tolerate = "read-only file system"
+	c, idler := login(t, s.imap, "ada"), login(t, s.imap, "ada")
+	c.ok("CREATE Box")
+	for range 3 {
+		c.ok("APPEND INBOX {}", otherMail)
+	}
+	c.ok("SELECT INBOX")
+	idler.ok("SELECT INBOX")
+	c.ok(`STORE 1 +FLAGS.SILENT (\Deleted)`)
+	idler.idle()
+
+	disk.remount("ro")
+	for range 20 {
+		c.ok("NOOP")
+		if got := c.ok("FETCH 2 BODY[]"); find(got, `here`) == nil {
+			t.Errorf("read on a read-only disk: %q", got)
+		}
+	}
+	c.wantRefused("UNAVAILABLE", "APPEND INBOX {}", "APPEND Box {}", `STORE 2 +FLAGS (\Flagged)`, "EXPUNGE", "COPY 2 Box", "MOVE 2 Box",
+		"CREATE More", "DELETE Box", "RENAME Box More", "SUBSCRIBE Box")
+	late := login(t, s.imap, "ada")
+	for _, command := range []string{`LIST "" *`, "STATUS Box (MESSAGES)", "EXAMINE INBOX", "FETCH 1:3 (ENVELOPE BODY[])", "SELECT INBOX", "SEARCH TEXT here", "UNSELECT"} {
+		late.ok(command)
+	}
+	for _, message := range []string{"mark as seen", "look at mailbox"} {
+		if n := s.count("level=ERROR msg=\"" + message); n > 1 {
+			t.Errorf("%d lines of the log say %q", n, message)
+		}
+	}
+
+	disk.remount("rw")
+	c.ok(`STORE 2 +FLAGS.SILENT (\Flagged)`)
+	c.ok("EXPUNGE")
+	idler.until("* 1 EXPUNGE")
+	c.ok("APPEND INBOX {}", otherMail)
+	c.wantUIDsAre("2 3 4")
+	late.ok("SELECT INBOX")
+	late.wantUIDsAre("2 3 4")
+	if left, _ := filepath.Glob(filepath.Join(s.root("ada"), "tmp", "*")); len(left) > 0 {
+		t.Errorf("left behind: %q", left)
+	}
+}
+
+// Permissions that are taken away: sessions go on with what they know, whatever can't be done is refused,
+// and all is there when they are back.
+func TestOutsidePermissions(t *testing.T) {
+	_, location := mailDir(t)
+	s := serve(t, location, "")
+	s.tolerate = "permission denied"
+	c, other := login(t, s.imap, "ada"), login(t, s.imap, "ada")
+	c.ok("CREATE Box")
+	for range 2 {
+		c.ok("APPEND Box {}", otherMail)
+	}
+	c.ok("APPEND INBOX {}", otherMail)
+	other.ok("SELECT INBOX")
+	c.ok("SELECT Box")
+	box := filepath.Join(s.root("ada"), ".Box")
+	chmod := func(mode os.FileMode, subs ...string) {
+		t.Helper()
+		for _, sub := range subs {
+			must(t, os.Chmod(filepath.Join(box, sub), mode))
+		}
+	}
+
+	// Nothing can be changed.
+	chmod(0o500, "", "cur", "new", "tmp")
+	for range 10 {
+		c.ok("NOOP")
+		if got := c.ok("FETCH 1 BODY[]"); find(got, `here`) == nil {
+			t.Errorf("read: %q", got)
+		}
+	}
+	c.wantRefused("NOPERM", `STORE 1 +FLAGS (\Flagged)`, "COPY 1 Box", "APPEND Box {}", "MOVE 1 INBOX")
+	other.wantRefused("NOPERM", "COPY 1 Box", "MOVE 1 Box", "APPEND Box {}")
+	chmod(0o700, "", "cur", "new", "tmp")
+	c.ok(`STORE 1 +FLAGS (\Flagged)`)
+	if n := s.count("level=ERROR msg=\"mark as seen"); n > 1 {
+		t.Errorf("%d lines of the log say that mail can't be marked", n)
+	}
+
+	// Nothing can be read, but for what is known.
+	chmod(0, "cur")
+	for range 10 {
+		c.ok("NOOP")
+		if got := c.ok("FETCH 1:2 (UID FLAGS)"); len(got) != 2 {
+			t.Errorf("fetched from memory: %q", got)
+		}
+	}
+	c.wantRefused("NOPERM", `STORE 1 -FLAGS (\Flagged)`, "COPY 1 INBOX")
+	c.wantRefused("UNAVAILABLE", "FETCH 1 BODY.PEEK[TEXT]")
+	chmod(0o700, "cur")
+	c.ok("FETCH 1 BODY.PEEK[TEXT]")
+	c.wantUIDsAre("1 2")
+
+	// The mailbox can't even be found.
+	chmod(0, "")
+	c.ok("NOOP")
+	c.wantRefused("NOPERM", `STORE 1 -FLAGS (\Flagged)`)
+	other.wantRefused("NOPERM", "COPY 1 Box", "APPEND Box {}", "STATUS Box (MESSAGES)")
+	other.ok(`LIST "" *`)
+	chmod(0o700, "")
+	c.ok(`STORE 1 -FLAGS (\Flagged)`)
+	c.wantUIDsAre("1 2")
+	other.ok("COPY 1 Box")
+	c.wantUIDsAre("1 2 3")
+	if n := s.count("level=ERROR msg=\"look at mailbox"); n != 2 { // each time once
+		t.Errorf("%d lines of the log say that the mailbox can't be looked at", n)
+	}
 }
