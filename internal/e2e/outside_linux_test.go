@@ -541,3 +541,209 @@ func TestOutsidePermissions(t *testing.T) {
 		t.Errorf("%d lines of the log say that the mailbox can't be looked at", n)
 	}
 }
+
+// Messages come within one tick of the clock that stamps directories, the later one after the mailbox was
+// looked at: it is told as well, without anything else that happens.
+func TestOutsideOneTick(t *testing.T) {
+	_, location := mailDir(t)
+	s := serve(t, location, "")
+	c := login(t, s.imap, "ada")
+	c.ok("EXAMINE INBOX")
+	for n := 2; n <= 100; n += 2 {
+		must(t, deliver(s.root("ada"), otherMail))
+		c.ok("NOOP")
+		must(t, deliver(s.root("ada"), otherMail))
+		if got := c.ok("NOOP"); find(got, fmt.Sprintf(`^\* %d EXISTS`, n)) == nil {
+			c.idle()
+			c.until(fmt.Sprintf("* %d EXISTS", n))
+			c.send("DONE\r\n")
+			c.answer("idle")
+		}
+	}
+}
+
+// What becomes of dovecot-uidlist while the mailbox is open changes no UID, and a server that knows nothing
+// finds the same afterwards.
+func TestOutsideUIDList(t *testing.T) {
+	for name, damage := range map[string]func(t *testing.T, list, older string){
+		"deleted": func(t *testing.T, list, _ string) { must(t, os.Remove(list)) },
+		"emptied": func(t *testing.T, list, _ string) { must(t, os.Truncate(list, 0)) },
+		"older copy": func(t *testing.T, list, older string) {
+			writeFile(t, list+".old", older)
+			must(t, os.Rename(list+".old", list))
+		},
+		"older copy in place": func(t *testing.T, list, older string) { writeFile(t, list, older) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			_, location := mailDir(t)
+			s := serve(t, location, "")
+			s.tolerate = "set aside and made anew"
+			c, idler := login(t, s.imap, "ada"), login(t, s.imap, "ada")
+			list := filepath.Join(s.root("ada"), "dovecot-uidlist")
+			add := func(n int) {
+				t.Helper()
+				for range n {
+					c.ok("APPEND INBOX {}", otherMail)
+				}
+			}
+			add(3)
+			older := readFile(t, list)
+			add(2)
+			c.ok("SELECT INBOX")
+			c.ok(`STORE 4 +FLAGS (\Deleted)`)
+			c.ok("EXPUNGE")
+			idler.ok("SELECT INBOX")
+			idler.idle()
+			validity := find(c.ok("STATUS INBOX (UIDVALIDITY)"), `UIDVALIDITY (\d+)`)[1]
+
+			damage(t, list, older)
+			if got := c.ok("NOOP"); len(got) > 0 {
+				t.Errorf("told: %q", got)
+			}
+			c.wantUIDsAre("1 2 3 5")
+			must(t, deliver(s.root("ada"), otherMail))
+			idler.until("* 5 EXISTS")
+			c.wantUIDsAre("1 2 3 5 6")
+			s.stop(t)
+
+			s = serve(t, location, "")
+			c = login(t, s.imap, "ada")
+			if got := c.ok("SELECT INBOX"); find(got, `^\* OK \[UIDVALIDITY `+validity+`\]`) == nil {
+				t.Errorf("selected later, UIDVALIDITY was %s: %q", validity, got)
+			}
+			c.wantUIDsAre("1 2 3 5 6")
+		})
+	}
+}
+
+// pause stops maildird amid whatever it does, but not while it holds a lock.
+func (s *server) pause(t *testing.T, lock string) (resume func()) {
+	t.Helper()
+	resume = func() { s.cmd.Process.Signal(syscall.SIGCONT) }
+	for {
+		s.cmd.Process.Signal(syscall.SIGSTOP)
+		for !strings.Contains(readFile(t, fmt.Sprintf("/proc/%d/stat", s.cmd.Process.Pid)), ") T ") {
+		}
+		if _, err := os.Stat(lock); os.IsNotExist(err) {
+			return resume
+		}
+		resume()
+	}
+}
+
+// Two servers, of which one doesn't know what dovecot-uidlist was: UIDs stay if the one that knows it looks
+// first. Otherwise UIDVALIDITY changes, and who has the mailbox open is told by a BYE.
+func TestOutsideUIDListUnknown(t *testing.T) {
+	for _, first := range []string{"known", "unknown"} {
+		t.Run(first, func(t *testing.T) {
+			t.Parallel()
+			_, location := mailDir(t)
+			s, stranger := serve(t, location, ""), serve(t, location, "")
+			c, idler, other := login(t, s.imap, "ada"), login(t, s.imap, "ada"), login(t, stranger.imap, "ada")
+			for range 3 {
+				c.ok("APPEND INBOX {}", otherMail)
+			}
+			c.ok("SELECT INBOX")
+			idler.ok("SELECT INBOX")
+			idler.idle()
+			validity := find(c.ok("STATUS INBOX (UIDVALIDITY)"), `UIDVALIDITY (\d+)`)[1]
+			list := filepath.Join(s.root("ada"), "dovecot-uidlist")
+			if first == "known" {
+				must(t, os.Remove(list))
+				c.ok("NOOP")
+			} else {
+				defer s.pause(t, list+".lock")()
+				must(t, os.Remove(list))
+			}
+			now := find(other.ok("SELECT INBOX"), `UIDVALIDITY (\d+)`)[1]
+			other.wantUIDsAre("1 2 3")
+			if first == "known" {
+				if now != validity {
+					t.Errorf("UIDVALIDITY was %s and is %s", validity, now)
+				}
+				c.wantUIDsAre("1 2 3")
+				return
+			}
+			if now == validity {
+				t.Errorf("UIDVALIDITY is %s still", now)
+			}
+			s.cmd.Process.Signal(syscall.SIGCONT)
+			c.send("x NOOP\r\n")
+			c.bye()
+			idler.bye()
+			c = login(t, s.imap, "ada")
+			if got := c.ok("SELECT INBOX"); find(got, `UIDVALIDITY (\d+)`)[1] != now {
+				t.Errorf("selected again, UIDVALIDITY is %s: %q", now, got)
+			}
+			c.wantUIDsAre("1 2 3")
+		})
+	}
+}
+
+// A server that knows nothing has only the older copy of dovecot-uidlist to go by: what is in it stays, and
+// what came later gets UIDs that nothing else has now.
+func TestOutsideUIDListOlder(t *testing.T) {
+	_, location := mailDir(t)
+	s := serve(t, location, "")
+	c := login(t, s.imap, "ada")
+	list := filepath.Join(s.root("ada"), "dovecot-uidlist")
+	for range 3 {
+		c.ok("APPEND INBOX {}", otherMail)
+	}
+	older := readFile(t, list)
+	for range 2 {
+		c.ok("APPEND INBOX {}", "Subject: later\r\n\r\n")
+	}
+	s.stop(t)
+	writeFile(t, list, older)
+	s = serve(t, location, "")
+	c = login(t, s.imap, "ada")
+	c.ok("SELECT INBOX")
+	c.wantUIDsAre("1 2 3 4 5")
+	for n, got := range c.ok("UID FETCH 1:* BODY.PEEK[]") {
+		if strings.Contains(got, "later") != (n >= 3) {
+			t.Errorf("message %d: %q", n+1, got)
+		}
+	}
+}
+
+// Dovecot extends dovecot-uidlist by each message that comes, and writes it anew without those that are
+// gone.
+func TestOutsideUIDListByDovecot(t *testing.T) {
+	d := peers.StartDovecot(t, "")
+	list := filepath.Join(d.Maildir(t, "ada"), "dovecot-uidlist")
+	s := serve(t, d.Location(), "")
+	theirs, c, idler := login(t, d.Addr, "ada"), login(t, s.imap, "ada"), login(t, s.imap, "ada")
+	for range 8 {
+		theirs.ok("APPEND INBOX {}", otherMail)
+	}
+	theirs.ok("SELECT INBOX")
+	c.ok("SELECT INBOX")
+	idler.ok("SELECT INBOX")
+	idler.idle()
+	c.wantUIDsAre("1 2 3 4 5 6 7 8")
+	theirs.ok("APPEND INBOX {}", otherMail)
+	idler.until("* 9 EXISTS")
+
+	theirs.ok(`STORE 2:8 +FLAGS (\Deleted)`)
+	theirs.ok("EXPUNGE")
+	for range 7 {
+		idler.until("* 2 EXPUNGE")
+	}
+	for n := 3; strings.Contains(readFile(t, list), "\n2 "); n++ { // until it is written anew
+		if n == 30 {
+			t.Fatal("Dovecot does not write the list anew")
+		}
+		must(t, deliver(filepath.Dir(list), otherMail))
+		own(t, filepath.Join(filepath.Dir(list), "new"))
+		theirs = login(t, d.Addr, "ada") // one that reads all of the list, and sees that most of it is dead
+		theirs.ok("SELECT INBOX")
+		idler.until(fmt.Sprintf("* %d EXISTS", n))
+	}
+	want := find(theirs.ok("UID SEARCH ALL"), `SEARCH (.*)$`)[1]
+	c.wantUIDsAre(want)
+	login(t, s.imap, "ada").ok("SELECT INBOX")
+	c.wantUIDsAre(want)
+	d.WantNoComplaint(t)
+}
