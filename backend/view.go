@@ -130,6 +130,9 @@ func (v *view) tell(w *imapserver.UpdateWriter, s *maildir.Snapshot, recent []im
 			return err
 		}
 	}
+	if maildir.StartsWith(v.msgs, old) {
+		return nil // none has changed
+	}
 	for i, msg := range old {
 		if now := v.msgs[i]; now != msg && now.Flags != msg.Flags {
 			if err := w.WriteMessageFlags(uint32(i+1), now.UID, v.flags(s, now)); err != nil {
@@ -180,6 +183,9 @@ func both(old, now []*maildir.Message) iter.Seq2[*maildir.Message, *maildir.Mess
 // or as it was if the snapshot doesn't have it (gone counts these), then those that came. What
 // comes has higher UIDs than all there was, so numbers stay.
 func merge(old, now []*maildir.Message) (msgs []*maildir.Message, gone int) {
+	if maildir.StartsWith(now, old) {
+		return now, 0
+	}
 	for _, m := range both(old, now) {
 		if m == nil {
 			gone++

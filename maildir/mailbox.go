@@ -46,6 +46,7 @@ type Mailbox struct {
 	keys      fileStat            // of dovecot-keywords as it was last read
 	pending   bool                // the last look could not do all it had to
 	places    index               // of the current snapshot, or one before
+	states    []fileState         // of a reading; kept for the next one
 	watched   *watched            // nil: nobody has it selected, or nothing tells of changes
 	unsure    bool                // it was not watched at the last look
 	byName    bool                // each change since the last look is heard of by name
@@ -299,16 +300,13 @@ func (r *Ref) Recent() []imap.UID {
 // locked runs f under dovecot-uidlist.lock, after making sure that the directory still stands
 // under its name. The caller holds disk.
 func (m *Mailbox) locked(ctx context.Context, wait time.Duration, f func() error) error {
-	if err := m.stands(); err != nil {
-		return err
-	}
 	st, err := m.d.stat("")
 	if err != nil {
 		return err
 	}
 	l, err := lockDotfile(ctx, m.d, listLock, dotlockOptions{guarded: listFile, wait: wait, perm: filePerm(st.mode)})
 	if err != nil {
-		return err
+		return m.missing(err)
 	}
 	defer func() {
 		if err := l.unlock(); err != nil {

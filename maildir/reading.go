@@ -20,18 +20,27 @@ type reading struct {
 	readNew, readCur, readList, readKeys bool
 	names                                map[string]struct{}
 
-	places *index           // of prev
-	state  []fileState      // of the messages of prev, by their places
-	at     map[int]found    // where those are that have moved
-	files  map[string]found // that prev does not have, by base name, and that are not assigned yet
+	places  *index           // of prev
+	state   []fileState      // of the messages of prev, by their places
+	touched []int            // places that have a state, where names are read
+	at      map[int]found    // where those are that have moved
+	files   map[string]found // that prev does not have, by base name, and that are not assigned yet
 
-	known    []*Message // those of prev that are still there
+	known    []*Message // those of prev that are still there; nil: all, as they were
 	came     []*Message // those that are not in prev
 	changed  []*Message // those of known that have another name than in prev
 	lost     []*Message // those of prev that are in no file; ascending
 	fresh    []imap.UID // of messages that had no UID, or that nobody looked at yet
 	list     *uidlist   // nil: not read, or there is none
 	keywords keywords
+}
+
+// set notes the state of a message.
+func (r *reading) set(place int, s fileState) {
+	if r.names != nil && r.state[place] == unread {
+		r.touched = append(r.touched, place)
+	}
+	r.state[place] = s
 }
 
 // A fileState is what a reading knows of the file of a message of prev.
@@ -48,7 +57,9 @@ const (
 func (m *Mailbox) look(r *reading) error {
 	m.places.extend(r.prev)
 	r.places = &m.places
-	r.state = make([]fileState, len(r.prev.Messages))
+	m.states = slices.Grow(m.states[:0], len(r.prev.Messages))[:len(r.prev.Messages)]
+	clear(m.states)
+	r.state = m.states
 	r.at = map[int]found{}
 	r.files = map[string]found{}
 	if r.names == nil && r.prev.Number == 0 && r.list != nil {
@@ -79,7 +90,7 @@ func (m *Mailbox) lookTwice(r *reading) error {
 		case err != nil:
 			return err
 		case more == nil:
-			r.names = nil // not sure any more
+			r.names, r.touched = nil, nil // not sure any more
 			clear(r.state)
 			clear(r.at)
 			if err := m.scanBoth(r); err != nil {
@@ -139,7 +150,7 @@ func (m *Mailbox) leaveOpen(r *reading, names map[string]struct{}) {
 	for name := range names {
 		base, _ := splitName(name[len("cur/"):])
 		if i := r.places.find(r.prev, base); i >= 0 && r.state[i] == sought {
-			r.state[i] = unread
+			r.state[i] = met // as far as is known
 		}
 		if m.hints.add(name, m.hints.awaited()) {
 			go m.lookNow()
@@ -157,10 +168,10 @@ func (r *reading) meet(f found) {
 		return
 	}
 	if msg := r.prev.Messages[i]; msg.name == f.name && msg.InNew == f.inNew && msg.isIn(f) {
-		r.state[i] = met
+		r.set(i, met)
 		delete(r.at, i)
 	} else {
-		r.state[i] = moved
+		r.set(i, moved)
 		r.at[i] = f
 	}
 }
@@ -201,10 +212,10 @@ func (m *Mailbox) miss(r *reading, name string, inNew bool) error {
 		return nil
 	}
 	delete(r.at, i)
-	r.state[i] = sought
+	r.set(i, sought)
 	msg := r.prev.Messages[i]
 	if _, err := m.d.stat(msg.path()); err == nil {
-		r.state[i] = met
+		r.set(i, met)
 	} else if !notExist(err) {
 		return err
 	}
@@ -216,30 +227,32 @@ func (m *Mailbox) miss(r *reading, name string, inNew bool) error {
 // many messages have no file yet.
 func (r *reading) assign() (missing int) {
 	first, again := r.news()
-	r.known = slices.Grow(r.known[:0], len(r.prev.Messages)+1)
-	r.changed, r.lost = r.changed[:0], r.lost[:0]
-	for i, msg := range r.prev.Messages {
-		state := r.state[i]
-		if state == unread && r.names == nil && (msg.InNew && r.readNew || !msg.InNew && r.readCur) {
-			state = sought
+	r.known, r.changed, r.lost = nil, r.changed[:0], r.lost[:0]
+	if r.names == nil {
+		r.known = make([]*Message, 0, len(r.prev.Messages)+1)
+		for i := range r.prev.Messages {
+			missing += r.assignKnown(i, again[i])
 		}
-		switch {
-		case again[i]:
-			r.lost = append(r.lost, msg)
-			if state == moved {
-				r.files[msg.Key()] = r.at[i]
-			} else if state != sought {
-				r.files[msg.Key()] = found{msg.name, msg.InNew, msg.file}
+	} else {
+		places := r.touched
+		for i := range again {
+			places = append(places, i)
+		}
+		slices.Sort(places)
+		from := 0
+		for _, i := range slices.Compact(places) {
+			if r.state[i] == met && !again[i] {
+				continue
 			}
-		case state == sought:
-			r.lost = append(r.lost, msg)
-			missing++
-		case state == moved:
-			msg = msg.in(r.at[i], r.number)
-			r.changed = append(r.changed, msg)
-			fallthrough
-		default:
-			r.known = append(r.known, msg)
+			if r.known == nil {
+				r.known = make([]*Message, 0, len(r.prev.Messages)+1)
+			}
+			r.known = append(r.known, r.prev.Messages[from:i]...)
+			missing += r.assignKnown(i, again[i])
+			from = i + 1
+		}
+		if r.known != nil {
+			r.known = append(r.known, r.prev.Messages[from:]...)
 		}
 	}
 	if r.list == nil {
@@ -261,6 +274,45 @@ func (r *reading) assign() (missing int) {
 		}
 	}
 	return missing
+}
+
+// assignKnown decides what became of one message of the previous snapshot.
+func (r *reading) assignKnown(i int, again bool) (missing int) {
+	msg, state := r.prev.Messages[i], r.state[i]
+	if state == unread && r.names == nil && (msg.InNew && r.readNew || !msg.InNew && r.readCur) {
+		state = sought
+	}
+	switch {
+	case again:
+		r.lost = append(r.lost, msg)
+		if state == moved {
+			r.files[msg.Key()] = r.at[i]
+		} else if state != sought {
+			r.files[msg.Key()] = found{msg.name, msg.InNew, msg.file}
+		}
+		return 0
+	case state == sought:
+		r.lost = append(r.lost, msg)
+		return 1
+	case state == moved:
+		msg = msg.in(r.at[i], r.number)
+		r.changed = append(r.changed, msg)
+	}
+	r.known = append(r.known, msg)
+	return 0
+}
+
+// still are the messages of the previous snapshot that are still there.
+func (r *reading) still() []*Message {
+	if r.known == nil {
+		return r.prev.Messages
+	}
+	return r.known
+}
+
+// nothing reports whether all is as it was in the previous snapshot.
+func (r *reading) nothing() bool {
+	return r.names != nil && r.known == nil && len(r.came)+len(r.files) == 0 && !r.readList && !r.readKeys
 }
 
 // news finds the first record that the previous snapshot can't know, and the places of messages in

@@ -134,11 +134,20 @@ func (s *Snapshot) place(uid imap.UID) (int, bool) {
 	return slices.BinarySearchFunc(msgs, uid, func(msg *Message, uid imap.UID) int { return cmp.Compare(msg.UID, uid) })
 }
 
+// StartsWith reports whether the messages of a snapshot are those of an earlier one, unchanged, and maybe
+// some that came. It is false also where that would take a comparison of all.
+func StartsWith(now, old []*Message) bool {
+	return len(old) == 0 || len(now) >= len(old) && &now[0] == &old[0]
+}
+
 // countNew sets inNew. Only the messages that are not in prev are looked at.
 func (s *Snapshot) countNew(prev *Snapshot) {
 	s.inNew = prev.inNew
-	old := prev.Messages
-	for _, msg := range s.Messages {
+	old, now := prev.Messages, s.Messages
+	if StartsWith(now, old) {
+		old, now = nil, now[len(old):]
+	}
+	for _, msg := range now {
 		for len(old) > 0 && old[0] != msg && old[0].UID <= msg.UID {
 			if old[0].InNew {
 				s.inNew--

@@ -151,6 +151,10 @@ func (m *Mailbox) read(ctx context.Context, r *reading, dirs scanState, keys fil
 		return err
 	}
 	m.keys, m.scanned = keys, dirs
+	if r.nothing() && r.prev.inNew == 0 {
+		m.pending = false
+		return nil
+	}
 
 	bad := r.readList && (r.list == nil || r.list.guid == "" || r.list.version != 3 || r.list.damaged || r.dropped())
 	number := bad || len(r.files) > 0
@@ -321,7 +325,8 @@ func (m *Mailbox) number(r *reading) error {
 	// Records that are new since the list was read without the lock.
 	old := r.list
 	r.list = list
-	if old == nil || list.size != old.size || len(list.records) != len(old.records) {
+	known := list.tail && len(list.records) == 0 || old != nil && list.size == old.size && len(list.records) == len(old.records)
+	if !known {
 		// Their files may have come after the scan. Left out now, they would be below UIDNEXT and get
 		// another UID at the next look.
 		if r.assign() > 0 {
@@ -409,11 +414,8 @@ func (m *Mailbox) finish(r *reading) {
 		GUID:        r.prev.GUID,
 		UIDValidity: r.prev.UIDValidity,
 		UIDNext:     r.prev.UIDNext,
-		Messages:    append(r.known, r.came...),
+		Messages:    join(r.still(), r.came),
 		keywords:    r.keywords,
-	}
-	if n := len(next.Messages); cap(next.Messages)-n > n/16 {
-		next.Messages = append(make([]*Message, 0, n), next.Messages...)
 	}
 	if r.list != nil {
 		next.GUID = r.list.guid
@@ -435,9 +437,23 @@ func (m *Mailbox) finish(r *reading) {
 	m.publish(next)
 }
 
+// join is the messages of the current snapshot, or of a reading, and those that came. Where there is room
+// behind the former, the latter are put there: nobody sees the slots but who has the longer slice, and
+// only the newest snapshot is ever added to. So a delivery does not copy the whole.
+func join(still, came []*Message) []*Message {
+	n := len(still) + len(came)
+	if room := cap(still); n > room || room-n > n/16+16 {
+		still = append(make([]*Message, 0, n+n/32), still...)
+	}
+	return append(still, came...)
+}
+
 // moveRead moves the mail in new/ that a reading has met to cur/, as the first read-write session to see
 // it does; as much as one hold of the lock allows. It runs under the lock.
 func (m *Mailbox) moveRead(r *reading) error {
+	if r.prev.inNew > 0 && r.known == nil {
+		r.known = slices.Clone(r.prev.Messages)
+	}
 	n := 0
 	for _, msgs := range [][]*Message{r.known, r.came} {
 		for i, msg := range msgs {
@@ -591,6 +607,15 @@ func (m *Mailbox) readList(underLock bool) (*uidlist, listState, error) {
 // readNews reads what was appended to dovecot-uidlist since it was last read. Where it was replaced
 // it reads the whole. Other programs append to it or replace it, and do nothing else.
 func (m *Mailbox) readNews(underLock bool) (*uidlist, listState, error) {
+	known, s := m.list, m.Snapshot()
+	if st, err := m.d.stat(listFile); err == nil && known.end == st.size && known.end != 0 && sameFile(st, known.fileStat) {
+		list, err := parseNews(s.UIDValidity, s.UIDNext, s.GUID, "")
+		if err != nil {
+			return nil, listState{}, err
+		}
+		list.size = known.end
+		return list, known, nil
+	}
 	f, err := m.d.open(listFile)
 	if notExist(err) {
 		return nil, listState{}, nil
@@ -602,7 +627,6 @@ func (m *Mailbox) readNews(underLock bool) (*uidlist, listState, error) {
 	if err != nil {
 		return nil, listState{}, err
 	}
-	known := m.list
 	if known.end == 0 || st.id != known.id || st.size < known.end {
 		return m.parseList(f, underLock)
 	}
@@ -613,7 +637,6 @@ func (m *Mailbox) readNews(underLock bool) (*uidlist, listState, error) {
 	if news[0] != '\n' {
 		return m.parseList(f, underLock) // somebody did something else
 	}
-	s := m.Snapshot()
 	list, err := parseNews(s.UIDValidity, s.UIDNext, s.GUID, string(news[1:]))
 	if err != nil {
 		return nil, listState{}, err
@@ -698,9 +721,11 @@ func (m *Mailbox) appendList(records []byte) error {
 	if err != nil {
 		return err
 	}
-	end, err := lineEnd(f.File, st.Size())
-	if err != nil {
-		return err
+	end := m.list.end
+	if end != st.Size() { // or else it is as this process has read it
+		if end, err = lineEnd(f.File, st.Size()); err != nil {
+			return err
+		}
 	}
 	if end < st.Size() {
 		if err := f.Truncate(end); err != nil {
