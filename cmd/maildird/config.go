@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 	"unicode/utf8"
 
 	"github.com/BurntSushi/toml"
@@ -36,6 +37,10 @@ type config struct {
 	folders  []*backend.Folder
 
 	cacheDir string
+
+	watchPoll     bool
+	watchInterval time.Duration // 0: the default of package watch
+	watchLimit    uint32        // 0: no limit
 
 	policy policy.Rules
 
@@ -98,6 +103,11 @@ func (c *config) keys() []key {
 		}},
 		{"cache", []key{
 			{"dir", &c.cacheDir},
+		}},
+		{"watch", []key{
+			{"poll", &c.watchPoll},
+			{"interval", (*interval)(&c.watchInterval)},
+			{"limit", &c.watchLimit},
 		}},
 		{"policy", []key{
 			{"delete", &c.policy.Default.Delete},
@@ -498,6 +508,18 @@ func (s *separator) UnmarshalText(b []byte) error {
 		return fmt.Errorf(`unknown value %q; allowed: one printable ASCII character, such as "." or "/", but not one of "\*%%&`, b)
 	}
 	*s = separator(r)
+	return nil
+}
+
+// An interval is the time between two looks at a directory.
+type interval time.Duration
+
+func (i *interval) UnmarshalText(b []byte) error {
+	d, err := time.ParseDuration(string(b))
+	if err != nil || d < 100*time.Millisecond || d > time.Hour {
+		return fmt.Errorf(`unknown value %q; allowed: a time from "100ms" to "1h", such as "5s"`, b)
+	}
+	*i = interval(d)
 	return nil
 }
 

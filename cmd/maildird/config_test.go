@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/imapmaildir/imapmaildir/policy"
 )
@@ -64,6 +65,22 @@ fetch_expunged = "nil"
 	} {
 		if got := c.policy.For(name, '.'); got != want {
 			t.Errorf("%s: got %+v, want %+v", name, got, want)
+		}
+	}
+}
+
+// What [watch] says is kept, and an interval that would do harm is refused.
+func TestWatchConfig(t *testing.T) {
+	c, d := parseConfig("maildird.toml", `watch = {poll = true, interval = "1m30s", limit = 7}`)
+	if len(d.problems) > 0 || !c.watchPoll || c.watchInterval != 90*time.Second || c.watchLimit != 7 {
+		t.Errorf("got %+v, %v", c, d.problems)
+	}
+	for value, ok := range map[string]bool{
+		"100ms": true, "99ms": false, "1h": true, "61m": false, "0s": false, "-5s": false, "": false, "often": false,
+	} {
+		_, d := parseConfig("maildird.toml", `watch.interval = "`+value+`"`)
+		if (len(d.problems) == 0) != ok {
+			t.Errorf("%q: %v", value, d.problems)
 		}
 	}
 }

@@ -90,6 +90,7 @@ var (
 	scansDesc     = prometheus.NewDesc("maildird_scans_total", "Readings of mailbox directories.", nil, nil)
 	watchesDesc   = prometheus.NewDesc("maildird_watches", "Directories that are watched, by how: events or polling.", []string{"by"}, nil)
 	overflowsDesc = prometheus.NewDesc("maildird_watch_overflows_total", "Times that events came faster than they were read.", nil, nil)
+	lostDesc      = prometheus.NewDesc("maildird_watch_lost_total", "Directories that were removed, moved or replaced while they were watched.", nil, nil)
 	hintsDesc     = prometheus.NewDesc("maildird_watch_hints_total", "Hints that a directory may have changed.", nil, nil)
 )
 
@@ -110,6 +111,7 @@ func (c statsCollector) Collect(ch chan<- prometheus.Metric) {
 	gauge(watchesDesc, s.Watch.Watched, "events")
 	gauge(watchesDesc, s.Watch.Polled, "polling")
 	counter(overflowsDesc, s.Watch.Overflows)
+	counter(lostDesc, s.Watch.Lost)
 	counter(hintsDesc, s.Watch.Hints)
 }
 

@@ -261,6 +261,32 @@ limits = {message_bytes = 1000, `+limit+` = 2}
 	}
 }
 
+// What [watch] says holds: no more directories than its limit have events, and with poll none has.
+func TestWatch(t *testing.T) {
+	for watch, want := range map[string]string{
+		"limit = 1":   `maildird_watches{by="events"} 1`,
+		"poll = true": `maildird_watches{by="events"} 0`,
+	} {
+		dir := files(t, "users", "alice:{PLAIN}"+alicePassword, "maildird.toml", `
+listen = {imap = "127.0.0.1:0", metrics = "127.0.0.1:0"}
+auth = {passwd_file = "users", allow_insecure = true}
+mail = {location = "%u", folder = [{name = "Sent"}]}
+watch = {`+watch+`}
+`)
+		p := start(t, "serve", "-config", filepath.Join(dir, "maildird.toml"))
+		for _, mailbox := range []string{"INBOX", "Sent"} {
+			d := dial(t, p.address("imap"), false)
+			d.send("LOGIN alice "+alicePassword, "OK")
+			d.send("SELECT "+mailbox, "OK")
+		}
+		_, body := get(t, "http://"+p.address("metrics")+"/metrics")
+		if !strings.Contains(body, want+"\n") || strings.Contains(body, `maildird_watches{by="polling"} 0`) {
+			t.Errorf("%s: no %s, or nothing is polled:\n%s", watch, want, body)
+		}
+		p.end(syscall.SIGTERM)
+	}
+}
+
 // Before STARTTLS nobody logs in, and it is said before anyone sends a password.
 func TestNoPasswordInClear(t *testing.T) {
 	p, _ := startServer(t)

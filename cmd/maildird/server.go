@@ -16,6 +16,7 @@ import (
 
 	"github.com/imapmaildir/imapmaildir/backend"
 	"github.com/imapmaildir/imapmaildir/backend/wire"
+	"github.com/imapmaildir/imapmaildir/watch"
 )
 
 // shutdownTimeout is how long sessions may take to finish what they are doing when the server ends.
@@ -27,6 +28,7 @@ type server struct {
 	backend     *backend.Backend
 	metrics     *metrics
 	accounts    *accounts                   // nil in the demo
+	watcher     *watch.Watcher              // nil in the demo: the backend has its own
 	certificate *reloaded[*tls.Certificate] // nil without TLS
 
 	// plain serves connections before STARTTLS, encrypted those after it and those that begin with
@@ -53,7 +55,8 @@ func newServer(c *config, log *slog.Logger) (*server, error) {
 		tlsConf = tlsConfig(s.certificate)
 		s.metrics.certificate(s.certificate)
 	}
-	s.start(&backend.Options{Accounts: s.accounts, Policy: &c.policy, AppendLimit: c.messageBytes}, tlsConf, c.allowInsecure)
+	s.watcher = watch.New(watch.Options{Poll: c.watchPoll, Interval: c.watchInterval, Limit: int(c.watchLimit), Logger: log})
+	s.start(&backend.Options{Accounts: s.accounts, Policy: &c.policy, AppendLimit: c.messageBytes, Watcher: s.watcher}, tlsConf, c.allowInsecure)
 	if err := s.listen(c, tlsConf); err != nil {
 		s.close()
 		return nil, err
@@ -160,18 +163,26 @@ func (s *server) run(ctx context.Context) error {
 	serving.Wait() // before Close: go-imap's must not meet a Serve that only begins
 	s.plain.Close()
 	s.encrypted.Close()
+	s.closeWatcher()
 	if err := context.Cause(ctx); !errors.Is(err, context.Canceled) {
 		return err
 	}
 	return nil
 }
 
-// close closes the listeners of a server that does not run.
+// close closes the listeners and the watcher of a server that does not run.
 func (s *server) close() {
 	for _, ln := range []net.Listener{s.imap, s.imaps, s.web} {
 		if ln != nil {
 			ln.Close()
 		}
+	}
+	s.closeWatcher()
+}
+
+func (s *server) closeWatcher() {
+	if s.watcher != nil {
+		s.watcher.Close()
 	}
 }
 
