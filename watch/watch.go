@@ -80,7 +80,11 @@ func New(o Options) *Watcher {
 		return w
 	}
 	events, err := newInotify(o.Limit, w.log, &w.counts)
-	if err != nil {
+	switch {
+	case errors.Is(err, syscall.EMFILE):
+		w.logOnce("all directories are polled: the limit fs.inotify.max_user_instances, or that of open files, is reached", err)
+		return w
+	case err != nil:
 		w.logOnce("all directories are polled: no inotify", err)
 		return w
 	}

@@ -4,6 +4,7 @@ import (
 	"encoding"
 	"errors"
 	"fmt"
+	"log/slog"
 	"maps"
 	"net"
 	"os"
@@ -20,6 +21,7 @@ import (
 	"github.com/imapmaildir/imapmaildir/backend"
 	"github.com/imapmaildir/imapmaildir/maildir"
 	"github.com/imapmaildir/imapmaildir/policy"
+	"github.com/imapmaildir/imapmaildir/watch"
 )
 
 // A config is what a configuration file says, checked and with the defaults filled in. Paths are
@@ -60,6 +62,11 @@ func (c *config) account() backend.Account {
 		a.Folders = append(a.Folders, *f)
 	}
 	return a
+}
+
+// watch is how directories are watched.
+func (c *config) watch(log *slog.Logger) watch.Options {
+	return watch.Options{Poll: c.watchPoll, Interval: c.watchInterval, Limit: int(c.watchLimit), Logger: log}
 }
 
 // A key is a key of a table: its name, and where its value goes. That is a pointer to a string,

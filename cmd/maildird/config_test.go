@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/imapmaildir/imapmaildir/policy"
+	"github.com/imapmaildir/imapmaildir/watch"
 )
 
 var update = flag.Bool("update", false, "write the expected messages of testdata/bad anew")
@@ -72,8 +73,8 @@ fetch_expunged = "nil"
 // What [watch] says is kept, and an interval that would do harm is refused.
 func TestWatchConfig(t *testing.T) {
 	c, d := parseConfig("maildird.toml", `watch = {poll = true, interval = "1m30s", limit = 7}`)
-	if len(d.problems) > 0 || !c.watchPoll || c.watchInterval != 90*time.Second || c.watchLimit != 7 {
-		t.Errorf("got %+v, %v", c, d.problems)
+	if got, want := c.watch(nil), (watch.Options{Poll: true, Interval: 90 * time.Second, Limit: 7}); len(d.problems) > 0 || got != want {
+		t.Errorf("got %+v, %v, want %+v", got, d.problems, want)
 	}
 	for value, ok := range map[string]bool{
 		"100ms": true, "99ms": false, "1h": true, "61m": false, "0s": false, "-5s": false, "": false, "often": false,

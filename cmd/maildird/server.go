@@ -55,7 +55,7 @@ func newServer(c *config, log *slog.Logger) (*server, error) {
 		tlsConf = tlsConfig(s.certificate)
 		s.metrics.certificate(s.certificate)
 	}
-	s.watcher = watch.New(watch.Options{Poll: c.watchPoll, Interval: c.watchInterval, Limit: int(c.watchLimit), Logger: log})
+	s.watcher = watch.New(c.watch(log))
 	s.start(&backend.Options{Accounts: s.accounts, Policy: &c.policy, AppendLimit: c.messageBytes, Watcher: s.watcher}, tlsConf, c.allowInsecure)
 	if err := s.listen(c, tlsConf); err != nil {
 		s.close()
