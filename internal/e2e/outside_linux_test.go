@@ -329,9 +329,11 @@ func mount(t *testing.T, kind, options string) (dir, location string) {
 	return dir, filepath.Join(dir, "%u", "Maildir")
 }
 
-// fill takes the last byte of it. Free gives all back.
-func (d smallDisk) fill() (free func()) {
+// fill takes the last byte of it, while the server holds no lock, whose byte it would get back. free gives
+// all back.
+func (d smallDisk) fill(s *server) (free func()) {
 	d.t.Helper()
+	defer s.pause(d.t, filepath.Join(s.root("ada"), "dovecot-uidlist.lock"))()
 	name := filepath.Join(d.dir, "filler")
 	f, err := os.Create(name)
 	must(d.t, err)
@@ -384,6 +386,7 @@ func (c *conn) wantUIDsAre(uids string) {
 func TestOutsideFullDisk(t *testing.T) {
 	disk, location := newSmallDisk(t)
 	s := serve(t, location, "")
+	s.tolerate = "no space left on device"
 	c, idler := login(t, s.imap, "ada"), login(t, s.imap, "ada")
 	c.ok("CREATE Box")
 	for range 3 {
@@ -393,7 +396,7 @@ func TestOutsideFullDisk(t *testing.T) {
 	idler.ok("SELECT INBOX")
 	idler.idle()
 
-	free := disk.fill()
+	free := disk.fill(s)
 	c.wantRefused("OVERQUOTA", "APPEND INBOX {}", "APPEND Box {}", "STORE 1 +FLAGS (new-keyword)", "CREATE More", "SUBSCRIBE Box")
 	copies := 0
 	for answer := ""; ; copies++ { // which are links; the list of UIDs has room for some
