@@ -15,8 +15,12 @@
 // place: sync reads what is there and publishes the next snapshot. Our own commands change the
 // disk and then sync.
 //
+//	new/, cur/ → Watcher → hints → sync
 //	dovecot-uidlist, new/, cur/ → reading → Snapshot → who waits on Changed
 //	Store, Expunge, CopyTo, MoveTo, Append → disk → sync
+//
+// Hints say which files to look at, never what is there. Where it is sure that each change was told by name
+// ([Watching].Settle) a reading looks at these files, otherwise at all of a directory that has changed.
 //
 // # Rules
 //
@@ -24,8 +28,8 @@
 // to cur/, every UID that is given, and every write of dovecot-uidlist or dovecot-keywords; in
 // slices of a few hundred files, and never while data comes from a client.
 //
-// Two looks: a message is expunged when two complete scans miss it. A name seen twice is one
-// message.
+// Two looks: a message is expunged when two complete scans miss it, or when none of its names is there and
+// nothing was heard of it since before that was found out. A name seen twice is one message.
 //
 // The same directory: a mailbox is the directory that was opened. Before anything is written, it
 // is compared with what stands under the mailbox's name; cur, new and tmp are never made in a
@@ -46,7 +50,7 @@
 // # Order of locks
 //
 // Account.names, Mailbox.disk (of two mailboxes the one with the smaller inode first), the lock
-// file, Account.mu, Mailbox.mu.
+// file, Account.mu, Mailbox.mu, hints.mu.
 //
 // # Why not go-maildir's readers
 //
