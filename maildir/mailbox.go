@@ -260,11 +260,13 @@ func (r *Ref) Close() {
 	a.mu.Unlock()
 	if r.opts.Selected {
 		m.leave(r)
-		m.disk.Lock()
-		if m.holders(nil) == 0 {
-			m.unwatch()
+		if m.holders(nil) == 0 { // who else has it may hold disk for long
+			m.disk.Lock()
+			if m.holders(nil) == 0 {
+				m.unwatch()
+			}
+			m.disk.Unlock()
 		}
-		m.disk.Unlock()
 	}
 	closeAll(dropped)
 	if last && m.Deleted() {

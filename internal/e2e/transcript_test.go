@@ -74,7 +74,14 @@ func (s scenario) name() string { return s.user + "/" + s.layout }
 //	processes                      it holds as well when C2 has another maildird than the others
 //	peer                           Dovecot answers so too (TestDovecotTranscripts)
 //	unmet                          what we should answer and don't, because of go-imap
-func TestTranscripts(t *testing.T) {
+func TestTranscripts(t *testing.T) { runTranscripts(t, "") }
+
+// All holds as well where directories are polled.
+func TestTranscriptsPolled(t *testing.T) {
+	runTranscripts(t, "\n[watch]\npoll = true\ninterval = '100ms'\n")
+}
+
+func runTranscripts(t *testing.T, more string) {
 	all := scenarios(t)
 	var users []string
 	for _, s := range all {
@@ -101,6 +108,7 @@ func TestTranscripts(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
+			config += more
 			first := serve(1, s.layout, config)
 			server := transcript.Server{Addr: first.imap, User: s.user, Password: "pass", Root: first.root(s.user)}
 			if s.apart {
