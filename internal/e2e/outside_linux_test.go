@@ -10,6 +10,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -125,6 +126,63 @@ func TestOutsideRootRemoved(t *testing.T) {
 	s.stop(t)
 	s = serve(t, location, "")
 	login(t, s.imap, "ada").ok("SELECT INBOX")
+}
+
+// Roots that are symlinks, that appear after the start with their first delivery, and accounts that are
+// added while the server runs: who idles there hears of mail at once, by whatever path it came. Polling
+// would take five seconds.
+func TestOutsideRoots(t *testing.T) {
+	dir, location := mailDir(t)
+	real := filepath.Join(dir, "disk")
+	must(t, os.Mkdir(real, 0o700))
+	must(t, os.Symlink("disk", filepath.Join(dir, "ada"))) // ada/Maildir is disk/Maildir
+	own(t, dir)
+	s := serveUsers(t, []string{"ada", "ben"}, location, "")
+
+	ben := filepath.Dir(s.root("ben"))
+	must(t, os.Mkdir(ben, 0o700))
+	for _, part := range []string{"", "new", "cur", "tmp"} {
+		must(t, os.Mkdir(filepath.Join(s.root("ben"), part), 0o700))
+	}
+	must(t, deliver(s.root("ben"), otherMail))
+	own(t, ben)
+
+	passwd := filepath.Join(filepath.Dir(s.cert), "users")
+	writeFile(t, passwd+".new", readFile(t, passwd)+"eve:{PLAIN}pass\n")
+	own(t, passwd+".new")
+	must(t, os.Rename(passwd+".new", passwd))
+	must(t, s.cmd.Process.Signal(syscall.SIGHUP))
+	s.waitLog(t, "reloaded files=.*users")
+
+	for _, user := range []string{"ada", "ben", "eve"} {
+		c := login(t, s.imap, user)
+		c.ok("CREATE Box")
+		in, box := login(t, s.imap, user), login(t, s.imap, user)
+		in.ok("SELECT INBOX")
+		box.ok("SELECT Box")
+		in.idle()
+		box.idle()
+		root := s.root(user)
+		if user == "ada" {
+			root = filepath.Join(real, "Maildir")
+		}
+		for _, mailbox := range []string{root, filepath.Join(root, ".Box")} {
+			must(t, deliver(mailbox, otherMail))
+		}
+		begin := time.Now()
+		if user == "ben" {
+			in.until("* 2 EXISTS")
+		} else {
+			in.until("* 1 EXISTS")
+		}
+		box.until("* 1 EXISTS")
+		if took := time.Since(begin); took > 4*time.Second {
+			t.Errorf("%s heard of a delivery after %v", user, took)
+		}
+	}
+	if n := s.count("polled"); n > 0 {
+		t.Errorf("the log says %d times that something is polled", n)
+	}
 }
 
 // DELETE and RENAME by Dovecot: it moves a mailbox that it deletes to ..DOVECOT-TRASHED, and removes it
