@@ -46,7 +46,7 @@ func (s *server) resident(b *testing.B) int64 {
 }
 
 // bigINBOX makes an INBOX of n messages that were read, named as a delivery agent does.
-func bigINBOX(b *testing.B, root string, n int) {
+func bigINBOX(b testing.TB, root string, n int) {
 	b.Helper()
 	for _, part := range []string{"cur", "new", "tmp"} {
 		must(b, os.MkdirAll(filepath.Join(root, part), 0o700))

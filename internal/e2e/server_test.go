@@ -13,10 +13,12 @@ import (
 	"io/fs"
 	"math/big"
 	"net"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -37,6 +39,7 @@ var users = []string{"ada", "ben"}
 // A server is a running maildird.
 type server struct {
 	imap, imaps string // addresses; imap has STARTTLS and takes passwords without it
+	metrics     string // where its metrics are
 	cert        string // the file of its certificate, for "localhost" and 127.0.0.1
 
 	location string
@@ -78,6 +81,7 @@ func serveUsers(t testing.TB, users []string, location, more string) *server {
 [listen]
 imap = "127.0.0.1:0"
 imaps = "127.0.0.1:0"
+metrics = "127.0.0.1:0"
 
 [tls]
 cert = "cert.pem"
@@ -93,6 +97,7 @@ location = "`+location+`"
 	s.start(t, "serve", "-config", config)
 	s.imap = s.waitLog(t, `listening for=imap address=(\S+)`)[1]
 	s.imaps = s.waitLog(t, `listening for=imaps address=(\S+)`)[1]
+	s.metrics = "http://" + s.waitLog(t, `listening for=metrics address=(\S+)`)[1] + "/metrics"
 	return s
 }
 
@@ -207,6 +212,27 @@ func (s *server) waitLog(t testing.TB, pattern string) []string {
 			t.Fatalf("maildird logs nothing like %q", pattern)
 		}
 	}
+}
+
+// metric is the value of a metric, which is called by its name and its labels.
+func (s *server) metric(t testing.TB, name string) float64 {
+	t.Helper()
+	resp, err := http.Get(s.metrics)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	for lines := bufio.NewScanner(resp.Body); lines.Scan(); {
+		if value, ok := strings.CutPrefix(lines.Text(), name+" "); ok {
+			v, err := strconv.ParseFloat(value, 64)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return v
+		}
+	}
+	t.Fatalf("no metric %s", name)
+	return 0
 }
 
 // root is a user's Maildir.
