@@ -224,8 +224,8 @@ func TestFailedLook(t *testing.T) {
 			return nil
 		}
 		r.disk.Unlock()
-		if _, err := r.Sync(context.Background()); !errors.Is(err, full) {
-			t.Fatalf("sync: %v", err)
+		if s := resync(t, r); len(s.Messages) != 0 {
+			t.Fatalf("shown without a UID: %s", dump(s))
 		}
 		r.disk.Lock()
 		r.d.fault = nil

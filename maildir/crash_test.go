@@ -1,6 +1,7 @@
 package maildir
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -336,8 +337,10 @@ func crashCases(sep string) []crashCase {
 					return err
 				}
 			}
-			_, err := r.Sync(ctx)
-			return err
+			r.disk.Lock()
+			defer r.disk.Unlock()
+			_, err := r.syncLocked(ctx, false)
+			return cmp.Or(err, r.unwritten) // which the log is told
 		},
 		acked:   func(s *state) error { return errors.Join(s.want("n1", "INBOX/4"), s.want("n2", "INBOX/5")) },
 		any:     func(s *state) error { return errors.Join(s.want("n1", "INBOX/4"), s.want("n2", "INBOX/5")) },

@@ -1,6 +1,7 @@
 package maildir
 
 import (
+	"cmp"
 	"context"
 	"path"
 	"sync"
@@ -178,7 +179,7 @@ func (m *Mailbox) lookNow() {
 		m.disk.Lock()
 		if m.inUse() {
 			_, err := m.syncLocked(context.Background(), false)
-			m.complain(err)
+			m.complain(cmp.Or(err, m.unwritten))
 		}
 		m.disk.Unlock()
 		took = min(time.Since(started), 100*time.Millisecond)

@@ -27,7 +27,7 @@ func (m *Mailbox) Sync(ctx context.Context) (*Snapshot, error) {
 	if notExist(err) { // in the middle of somebody's rm -r, mostly: now it is gone
 		s, err = m.syncLocked(ctx, false)
 	}
-	m.complain(err)
+	m.complain(cmp.Or(err, m.unwritten))
 	return s, err
 }
 
@@ -159,6 +159,7 @@ func (m *Mailbox) read(ctx context.Context, r *reading, dirs scanState, keys fil
 	bad := r.readList && (r.list == nil || r.list.guid == "" || r.list.version != 3 || r.list.damaged || r.dropped())
 	number := bad || len(r.files) > 0
 	move := m.readWrite() && r.hasNew()
+	first := r.prev.Number == 0 && r.list == nil
 	var moveErr error
 	if number || move {
 		err := m.locked(ctx, syncLockWait, func() error {
@@ -178,11 +179,12 @@ func (m *Mailbox) read(ctx context.Context, r *reading, dirs scanState, keys fil
 			m.acct.log().Warn("new mail is not shown yet", "mailbox", m.Name(), "err", err)
 			m.finish(r)
 			return nil
-		case errors.Is(err, ErrGone) || r.prev.Number == 0 && r.list == nil:
+		case errors.Is(err, ErrGone) || first:
 			return err
 		default: // what can be known is shown; the mail that has no UID yet is not
 			m.finish(r)
-			return err
+			m.unwritten = err
+			return nil
 		}
 	}
 	if r.readList && !number {
@@ -193,8 +195,9 @@ func (m *Mailbox) read(ctx context.Context, r *reading, dirs scanState, keys fil
 	if moveErr == nil && m.readWrite() {
 		moveErr = m.moveNew(ctx)
 	}
+	m.unwritten = moveErr
 	if moveErr != nil {
-		return moveErr
+		return nil
 	}
 	if m.scanned.racy() {
 		m.lookAgain()
@@ -298,8 +301,8 @@ func (m *Mailbox) number(r *reading) error {
 	if err := m.sameValidity(list, r.prev); err != nil {
 		return err
 	}
-	rewrite := false
-	if list == nil {
+	rewrite, made := false, list == nil
+	if made {
 		rewrite = true
 		list = &uidlist{version: 3, validity: r.prev.UIDValidity, next: max(r.prev.UIDNext, 1), guid: r.prev.GUID}
 		if list.validity == 0 {
@@ -370,6 +373,9 @@ func (m *Mailbox) number(r *reading) error {
 	}
 	if err != nil { // nobody hears of UIDs that are not on disk
 		list.records, r.came, r.fresh = list.records[:numbered], r.came[:came], r.fresh[:fresh]
+		if list.guid = r.prev.GUID; made {
+			r.list = nil
+		}
 		return err
 	}
 	return m.knowList()

@@ -185,6 +185,35 @@ func TestOutsideRoots(t *testing.T) {
 	}
 }
 
+// Another directory takes the place of the account's: who is logged in gets a BYE at the next command, who
+// logs in then the new one.
+func TestOutsideRootReplaced(t *testing.T) {
+	_, location := mailDir(t)
+	s := serve(t, location, "")
+	root := s.root("ada")
+	c, idler, unselected := login(t, s.imap, "ada"), login(t, s.imap, "ada"), login(t, s.imap, "ada")
+	c.ok("APPEND INBOX {}", otherMail)
+	c.ok("SELECT INBOX")
+	idler.ok("SELECT INBOX")
+	idler.idle()
+	must(t, os.Rename(root, root+".old"))
+	for _, sub := range []string{"cur", "new", "tmp"} {
+		must(t, os.MkdirAll(filepath.Join(root, sub), 0o700))
+	}
+	own(t, root)
+	late := login(t, s.imap, "ada")
+	late.ok("SELECT INBOX")
+	late.wantUIDsAre("")
+	c.send("x NOOP\r\n")
+	c.bye()
+	idler.bye()
+	unselected.ok("NOOP") // or a BYE: it has nothing that is gone
+	late.ok("APPEND INBOX {}", otherMail)
+	if names := readDir(t, filepath.Join(root+".old", "new")); len(names) != 0 {
+		t.Errorf("in the old one: %q", names)
+	}
+}
+
 // DELETE and RENAME by Dovecot: it moves a mailbox that it deletes to ..DOVECOT-TRASHED, and removes it
 // there. Whatever our strategy is, that can't be refused, and nothing is kept.
 func TestOutsideDovecotDeletes(t *testing.T) {
@@ -491,6 +520,26 @@ func TestOutsideFullDisk(t *testing.T) {
 	c.ok("SELECT More")
 	if left, _ := filepath.Glob(filepath.Join(s.root("ada"), "tmp", "*")); len(left) > 0 {
 		t.Errorf("left behind: %q", left)
+	}
+}
+
+// MOVE where the destination's dovecot-uidlist has no room: refused, and the message is where it was.
+func TestOutsideFullDiskMove(t *testing.T) {
+	disk, location := newSmallDisk(t)
+	s := serve(t, location, cacheElsewhere(t))
+	c := login(t, s.imap, "ada")
+	c.ok("CREATE Box")
+	c.ok("APPEND INBOX {}", otherMail)
+	c.ok("SELECT INBOX")
+	free := disk.fill(s)
+	defer free()
+	copies := 0
+	for ; find([]string{c.do("COPY 1 Box").tagged}, `^OK`) != nil; copies++ {
+	}
+	c.wantRefused("OVERQUOTA", "MOVE 1 Box")
+	c.wantUIDsAre("1")
+	if got := c.ok("STATUS Box (MESSAGES)"); find(got, fmt.Sprintf(`MESSAGES %d\)`, copies)) == nil {
+		t.Errorf("%d messages were copied: %q", copies, got)
 	}
 }
 
@@ -814,4 +863,14 @@ func TestOutsideUIDListByDovecot(t *testing.T) {
 	login(t, s.imap, "ada").ok("SELECT INBOX")
 	c.wantUIDsAre(want)
 	d.WantNoComplaint(t)
+}
+
+func readDir(t *testing.T, dir string) (names []string) {
+	t.Helper()
+	entries, err := os.ReadDir(dir)
+	must(t, err)
+	for _, e := range entries {
+		names = append(names, e.Name())
+	}
+	return names
 }
