@@ -50,7 +50,9 @@ type listener struct {
 }
 
 func newInotify(limit int, log *slog.Logger, n *counts) (source, error) {
-	fs, err := fsnotify.NewWatcher()
+	// The buffer spares two goroutines from waking each other for each event: a fifth of the time
+	// (BenchmarkBacklog).
+	fs, err := fsnotify.NewBufferedWatcher(64)
 	if err != nil {
 		return nil, err
 	}

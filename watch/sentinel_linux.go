@@ -24,7 +24,8 @@ import (
 // It does come. When the queue is full the kernel drops events, and says so behind the last that it
 // kept; it drops none after that was read without saying so again. So whoever hears of an overflow
 // changes the file once more. One round may then have several events, of which the first ends it,
-// and the others come before that of the next round.
+// and the others come before that of the next round. fsnotify has another channel for overflows, so one
+// may be heard of before the events ahead of it, never after those behind it.
 type sentinel struct {
 	files [2]*os.File // in memory
 	names [2]string   // of events
