@@ -469,3 +469,47 @@ func TestDeliveryReadsNewOnly(t *testing.T) {
 		wantDump(t, r.Snapshot(), `1 \Seen; 2 \Flagged; 3`)
 	})
 }
+
+// Another program gives a message's file other names while flags are stored: the change is made all the same,
+// to the flags that the file has by then.
+func TestStoreBesideRenames(t *testing.T) {
+	for _, c := range []struct {
+		name  string
+		op    string   // before which the file is renamed
+		names []string // one after the other
+		want  string
+	}{
+		{"to the name that it is to get", "create", []string{"1.x:2,S"}, `1 \Seen`},
+		{"again and again", "rename", []string{"1.x:2,F", "1.x:2,DF", "1.x:2,D"}, `1 \Seen \Draft`},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			eachLayout(t, func(t *testing.T, a *Account) {
+				r := open(t, a, "INBOX", RefOptions{})
+				cur := filepath.Join(a.Root(), "cur")
+				name := "1.x:2,"
+				if err := os.WriteFile(filepath.Join(cur, name), nil, 0o600); err != nil {
+					t.Fatal(err)
+				}
+				resync(t, r)
+				left := c.names
+				r.disk.Lock()
+				r.d.fault = func(op string, paths ...string) error {
+					if op != c.op || len(left) == 0 {
+						return nil
+					}
+					err := os.Rename(filepath.Join(cur, name), filepath.Join(cur, left[0]))
+					name, left = left[0], left[1:]
+					return err
+				}
+				r.disk.Unlock()
+				if _, err := r.Store(context.Background(), []imap.UID{1}, imap.StoreFlagsAdd, []imap.Flag{imap.FlagSeen}); err != nil {
+					t.Fatal(err)
+				}
+				if len(left) > 0 {
+					t.Errorf("there was no occasion for %q", left)
+				}
+				wantDump(t, resync(t, r), c.want)
+			})
+		})
+	}
+}

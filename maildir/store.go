@@ -2,6 +2,8 @@ package maildir
 
 import (
 	"context"
+	"errors"
+	"io/fs"
 	"slices"
 
 	"github.com/emersion/go-imap/v2"
@@ -63,35 +65,40 @@ func (m *Mailbox) Store(ctx context.Context, uids []imap.UID, op imap.StoreFlags
 }
 
 // eachCurrent calls f for messages under the lock. Where f finds that a file is not there any
-// more, the disk is looked at again and f gets the message as it is now, if it is.
+// more, or that its new name is taken, another program has renamed it: the disk is looked at again and f
+// gets the message as it is now, if it is.
 func (m *Mailbox) eachCurrent(ctx context.Context, uids []imap.UID, f func(*Message) error) error {
-	var again []imap.UID
-	for _, uid := range uids {
-		msg := m.Snapshot().Find(uid)
-		if msg == nil {
-			continue
-		}
-		if err := f(msg); notExist(err) {
-			again = append(again, uid)
-		} else if err != nil {
-			return err
-		}
-	}
-	if len(again) == 0 {
-		return nil
-	}
-	if err := m.refresh(); err != nil {
-		return err
-	}
-	for _, uid := range again {
-		if msg := m.Snapshot().Find(uid); msg != nil {
-			if err := f(msg); err != nil && !notExist(err) {
+	for try := 0; ; try++ {
+		var again []imap.UID
+		var last error
+		for _, uid := range uids {
+			msg := m.Snapshot().Find(uid)
+			if msg == nil {
+				continue
+			}
+			if err := f(msg); notExist(err) || errors.Is(err, fs.ErrExist) {
+				again, last = append(again, uid), err
+			} else if err != nil {
 				return err
 			}
 		}
+		switch {
+		case len(again) == 0:
+			return nil
+		case try == maxTries && notExist(last):
+			return nil
+		case try == maxTries:
+			return last
+		}
+		if err := m.refresh(); err != nil {
+			return err
+		}
+		uids = again
 	}
-	return nil
 }
+
+// maxTries is how often a file is looked for that another program goes on renaming.
+const maxTries = 10
 
 // refresh reads the directories under the lock, to settle where the known messages are. It neither
 // numbers nor expunges anything.
