@@ -178,6 +178,7 @@ func (r *reading) meet(f found) {
 
 // lookAt looks at files by their names.
 func (m *Mailbox) lookAt(r *reading, names map[string]struct{}) error {
+	r.reopen()
 	for _, p := range slices.Sorted(maps.Keys(names)) { // in an order, so that of two files of one base the same is shown
 		part, name, _ := strings.Cut(p, "/")
 		st, err := m.d.stat(p)
@@ -222,10 +223,19 @@ func (m *Mailbox) miss(r *reading, name string, inNew bool) error {
 	return nil
 }
 
+// reopen takes back what was assigned to records: another look may find other files.
+func (r *reading) reopen() {
+	for _, msg := range r.came {
+		r.files[msg.Key()] = found{msg.name, msg.InNew, msg.file}
+	}
+	r.came, r.fresh = r.came[:0], r.fresh[:0]
+}
+
 // assign gives the files that were found to the messages that are known: those of the previous
 // snapshot, then those of the list. It can be called again after another look, and returns how
 // many messages have no file yet.
 func (r *reading) assign() (missing int) {
+	r.reopen()
 	first, again := r.news()
 	r.known, r.changed, r.lost = nil, r.changed[:0], r.lost[:0]
 	if r.names == nil {
@@ -234,7 +244,7 @@ func (r *reading) assign() (missing int) {
 			missing += r.assignKnown(i, again[i])
 		}
 	} else {
-		places := r.touched
+		places := slices.Clone(r.touched)
 		for i := range again {
 			places = append(places, i)
 		}
@@ -258,18 +268,10 @@ func (r *reading) assign() (missing int) {
 	if r.list == nil {
 		return missing
 	}
-	have := make(map[imap.UID]bool, len(r.came))
-	for _, msg := range r.came {
-		have[msg.UID] = true
-	}
 	for _, rec := range r.list.records[first:] {
-		f, ok := r.files[rec.base]
-		switch {
-		case have[rec.uid]:
-			delete(r.files, rec.base)
-		case ok:
+		if f, ok := r.files[rec.base]; ok {
 			r.take(rec, f)
-		default:
+		} else {
 			missing++
 		}
 	}
@@ -285,9 +287,12 @@ func (r *reading) assignKnown(i int, again bool) (missing int) {
 	switch {
 	case again:
 		r.lost = append(r.lost, msg)
-		if state == moved {
+		switch state {
+		case moved:
 			r.files[msg.Key()] = r.at[i]
-		} else if state != sought {
+		case sought:
+			delete(r.files, msg.Key())
+		default:
 			r.files[msg.Key()] = found{msg.name, msg.InNew, msg.file}
 		}
 		return 0

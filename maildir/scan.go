@@ -70,6 +70,7 @@ func (s scanState) racy() bool {
 // that another program renames meanwhile (docs/coexistence.md). new/ comes first, since mail moves
 // from there to cur/.
 func (m *Mailbox) scan(r *reading) error {
+	r.reopen()
 	if r.readNew {
 		if err := m.scanDir("new", r); err != nil {
 			return err
