@@ -1,6 +1,8 @@
 package backend
 
 import (
+	"errors"
+
 	"github.com/emersion/go-imap/v2"
 	"github.com/emersion/go-imap/v2/imapserver"
 	"github.com/imapmaildir/imapmaildir/maildir"
@@ -24,7 +26,9 @@ func (s *Session) Expunge(w *imapserver.ExpungeWriter, uids *imap.UIDSet) (err e
 		return nil // there is nothing left
 	}
 	snap, err := s.sel.Sync(s.ctx)
-	if err != nil {
+	if closing && errors.Is(err, maildir.ErrGone) {
+		return nil
+	} else if err != nil {
 		return err
 	}
 	within := func(imap.UID) bool { return true }

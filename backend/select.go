@@ -52,8 +52,10 @@ func (s *Session) Select(name string, options *imap.SelectOptions) (data *imap.S
 			s.gone(reason)
 		}
 	}
-	follow := s.policyFor(name).Rename != policy.RenameDisconnect // draft 3.3, 3.4
-	ref, err := s.mailbox(name, maildir.RefOptions{Selected: true, ReadOnly: options.ReadOnly, Gone: gone, Follow: follow})
+	rules := s.policyFor(name)
+	follow := rules.Rename != policy.RenameDisconnect // draft 3.3, 3.4
+	stay := rules.Delete == policy.DeleteGhost        // draft 3.2
+	ref, err := s.mailbox(name, maildir.RefOptions{Selected: true, ReadOnly: options.ReadOnly, Gone: gone, Follow: follow, Stay: stay})
 	if err != nil {
 		return nil, err
 	}

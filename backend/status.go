@@ -14,8 +14,12 @@ func (s *Session) Status(name string, options *imap.StatusOptions) (data *imap.S
 }
 
 func (s *Session) status(name string, options *imap.StatusOptions) (*imap.StatusData, error) {
-	ref, err := s.mailbox(name, maildir.RefOptions{})
-	if errors.Is(err, maildir.ErrNoMailbox) && s.sel != nil && s.sel.Deleted() && s.sel.Name() == name {
+	ref, err := s.acct.Mailbox(name, maildir.RefOptions{})
+	if errors.Is(err, maildir.ErrNoMailbox) {
+		s.look()
+		if s.sel == nil || !s.sel.Deleted() || s.sel.Name() != name {
+			return nil, s.missing(name)
+		}
 		ref, err = s.sel.Again(maildir.RefOptions{}), nil // draft 3.2
 	}
 	if err != nil {
@@ -23,7 +27,7 @@ func (s *Session) status(name string, options *imap.StatusOptions) (*imap.Status
 	}
 	defer ref.Close()
 	snap, err := ref.Sync(s.ctx)
-	if err != nil {
+	if err != nil && !(errors.Is(err, maildir.ErrGone) && ref.Deleted()) {
 		return nil, err
 	}
 	data := &imap.StatusData{

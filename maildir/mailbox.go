@@ -66,6 +66,7 @@ type Mailbox struct {
 	recent   []imap.UID         // messages that no read-write session was told of
 	ghosts   map[imap.UID]ghost // expunged messages that are kept
 	gone     error              // why it is gone
+	lost     bool               // it is gone, and sessions stay all the same
 	computed bool               // sizes were counted that dovecot-uidlist does not have
 	recheck  *time.Timer        // looks again when the clock has moved on
 }
@@ -90,6 +91,9 @@ type RefOptions struct {
 	Gone func(reason error)
 	// Follow is whether the mailbox stays open when another program renames it; otherwise it is gone then.
 	Follow bool
+	// Stay is whether the session goes on without the content when another program deletes the mailbox:
+	// with what the last snapshot says. Gone is not called then.
+	Stay bool
 }
 
 // Name is the name that clients know the mailbox by.
@@ -110,12 +114,12 @@ func (m *Mailbox) path() string {
 	return m.acct.opts.path(m.storage)
 }
 
-// Deleted reports whether the mailbox was deleted and is kept for those who have it selected. It has
-// its name still, but nobody finds it under that.
+// Deleted reports whether the mailbox was deleted and is kept for those who have it selected, or was taken
+// away by another program and some of them stay. It has its name still, but nobody finds it under that.
 func (m *Mailbox) Deleted() bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return m.aside != ""
+	return m.aside != "" || m.lost
 }
 
 // Again is another hold on the mailbox, also where it can't be opened by its name any more.
@@ -180,6 +184,23 @@ func (m *Mailbox) vanish(reason error) {
 	for r := range m.refs {
 		r.sendAway(reason)
 	}
+}
+
+// vanishOutside is vanish for a mailbox that another program took away. Those who stay go on with what is
+// known of it; a kept one that was taken away is gone for them, too.
+func (m *Mailbox) vanishOutside() error {
+	reason := goneError("the mailbox was deleted by another program")
+	m.mu.Lock()
+	if m.gone == nil && m.aside == "" {
+		for r := range m.refs {
+			if r.opts.Stay && r.opts.Selected {
+				r.sent, m.lost = true, true
+			}
+		}
+	}
+	m.mu.Unlock()
+	m.vanish(reason)
+	return reason
 }
 
 // sendAway calls Gone, once. Before that the session counts no more as one that has the mailbox
@@ -344,9 +365,7 @@ func (m *Mailbox) stands() error {
 			return nil
 		}
 	}
-	reason := goneError("the mailbox was deleted by another program")
-	m.vanish(reason)
-	return reason
+	return m.vanishOutside()
 }
 
 // withoutCur reports whether the directory is that of no mailbox any more, and then the mailbox is gone:
@@ -355,7 +374,7 @@ func (m *Mailbox) withoutCur() bool {
 	if _, err := m.d.stat("cur"); !notExist(err) || m.path() == "." {
 		return false
 	}
-	m.vanish(goneError("the mailbox was deleted by another program"))
+	m.vanishOutside()
 	return true
 }
 
