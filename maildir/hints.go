@@ -88,11 +88,12 @@ func (h *hints) take() (names map[string]struct{}, all bool) {
 	return names, all
 }
 
-// next reports whether lookNow is to look (again), which it does after it.
-func (h *hints) next() bool {
+// next reports whether lookNow is to look (again), which it does after it; insist, even if nothing was heard,
+// as long as somebody waits.
+func (h *hints) next(insist bool) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.looking, h.again = h.again, false
+	h.looking, h.again = h.again || insist && h.waiting > 0, false
 	return h.looking
 }
 
@@ -170,20 +171,35 @@ func (m *Mailbox) settle() bool {
 
 // lookNow looks at the disk for as long as there is something new to be heard of. The first look comes
 // at once; in a burst each waits as long as the one before took, so that many changes share a look and
-// sessions get their turn.
+// sessions get their turn. While a session waits for changes, a look that could not do all it had to is made
+// again, after pauses that grow.
 func (m *Mailbox) lookNow() {
-	var took time.Duration
-	for m.hints.next() {
-		time.Sleep(took)
+	var pause time.Duration
+	for failures := 0; m.hints.next(failures > 0); {
+		time.Sleep(pause)
 		started := time.Now()
-		m.disk.Lock()
-		if m.inUse() {
-			_, err := m.syncLocked(context.Background(), false)
-			m.complain(cmp.Or(err, m.unwritten))
+		if m.lookOnce() {
+			failures, pause = 0, min(time.Since(started), 100*time.Millisecond)
+		} else {
+			pause = min(time.Second<<min(failures, 5), 10*time.Second)
+			failures++
 		}
-		m.disk.Unlock()
-		took = min(time.Since(started), 100*time.Millisecond)
 	}
+}
+
+// lookOnce reports whether a look did all it had to. It does not keep others from the disk while it waits
+// for another program's lock.
+func (m *Mailbox) lookOnce() bool {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	m.disk.Lock()
+	defer m.disk.Unlock()
+	if !m.inUse() {
+		return true
+	}
+	s, err := m.syncLocked(ctx, false)
+	m.complain(cmp.Or(err, m.unwritten))
+	return m.Err() != nil || err == nil && !m.pending && (s.inNew == 0 || !m.readWrite())
 }
 
 // inUse reports whether anybody has the mailbox open.

@@ -47,6 +47,7 @@ type Mailbox struct {
 	pending   bool                // the last look could not do all it had to
 	places    index               // of the current snapshot, or one before
 	states    []fileState         // of a reading; kept for the next one
+	twins     map[string]struct{} // base names that two files had at the last look
 	watched   *watched            // nil: nobody has it selected, or nothing tells of changes
 	unsure    bool                // it was not watched at the last look
 	byName    bool                // each change since the last look is heard of by name
@@ -283,11 +284,20 @@ func (r *Ref) Close() {
 	if r.opts.Selected {
 		m.leave(r)
 		if m.holders(nil) == 0 { // who else has it may hold disk for long
-			m.disk.Lock()
-			if m.holders(nil) == 0 {
-				m.unwatch()
+			unwatch := func() {
+				if m.holders(nil) == 0 {
+					m.unwatch()
+				}
+				m.disk.Unlock()
 			}
-			m.disk.Unlock()
+			if m.disk.TryLock() {
+				unwatch()
+			} else { // a command may be waiting for another program's lock
+				go func() {
+					m.disk.Lock()
+					unwatch()
+				}()
+			}
 		}
 	}
 	closeAll(dropped)

@@ -26,6 +26,10 @@ type reading struct {
 	at      map[int]found    // where those are that have moved
 	files   map[string]found // that prev does not have, by base name, and that are not assigned yet
 
+	// Base names that two files have: when one of these goes, only a scan finds out what is left.
+	twins map[string]struct{}
+	doubt bool // one of them was missed
+
 	known    []*Message // those of prev that are still there; nil: all, as they were
 	came     []*Message // those that are not in prev
 	changed  []*Message // those of known that have another name than in prev
@@ -65,12 +69,21 @@ func (m *Mailbox) look(r *reading) error {
 	if r.names == nil && r.prev.Number == 0 && r.list != nil {
 		r.files = make(map[string]found, len(r.list.records))
 	}
+	if m.twins == nil {
+		m.twins = map[string]struct{}{}
+	}
+	r.twins = m.twins
 	if r.names != nil {
 		if err := m.lookAt(r, r.names); err != nil {
 			return err
 		}
 	} else if err := m.scan(r); err != nil {
 		return err
+	}
+	if r.doubt {
+		if err := m.scanInstead(r); err != nil {
+			return err
+		}
 	}
 	if r.assign() > 0 {
 		return m.lookTwice(r)
@@ -90,10 +103,7 @@ func (m *Mailbox) lookTwice(r *reading) error {
 		case err != nil:
 			return err
 		case more == nil:
-			r.names, r.touched = nil, nil // not sure any more
-			clear(r.state)
-			clear(r.at)
-			if err := m.scanBoth(r); err != nil {
+			if err := m.scanInstead(r); err != nil {
 				return err
 			}
 		case len(more) == 0:
@@ -106,6 +116,11 @@ func (m *Mailbox) lookTwice(r *reading) error {
 			if err := m.lookAt(r, more); err != nil {
 				return err
 			}
+			if r.doubt {
+				if err := m.scanInstead(r); err != nil {
+					return err
+				}
+			}
 		}
 		if r.assign() == 0 {
 			return nil
@@ -116,6 +131,17 @@ func (m *Mailbox) lookTwice(r *reading) error {
 	}
 	r.assign()
 	return nil
+}
+
+// scanInstead begins anew with the directories, where names don't tell enough.
+func (m *Mailbox) scanInstead(r *reading) error {
+	r.names, r.touched, r.doubt = nil, nil, false
+	clear(r.state)
+	clear(r.at)
+	clear(r.files)
+	r.came, r.fresh = nil, nil
+	clear(r.twins)
+	return m.scanBoth(r)
 }
 
 func (m *Mailbox) scanBoth(r *reading) error {
@@ -159,13 +185,19 @@ func (m *Mailbox) leaveOpen(r *reading, names map[string]struct{}) {
 	r.assign()
 }
 
-// meet notes that a file is there.
+// meet notes that a file is there. Of two files with one base name the last one counts.
 func (r *reading) meet(f found) {
 	base, _ := splitName(f.name)
 	i := r.places.find(r.prev, base)
 	if i < 0 {
+		if before, ok := r.files[base]; ok && !before.sameName(f) {
+			r.twins[base] = struct{}{}
+		}
 		r.files[base] = f
 		return
+	}
+	if before, ok := r.foundAt(i); ok && !before.sameName(f) {
+		r.twins[base] = struct{}{}
 	}
 	if msg := r.prev.Messages[i]; msg.name == f.name && msg.InNew == f.inNew && msg.isIn(f) {
 		r.set(i, met)
@@ -179,29 +211,58 @@ func (r *reading) meet(f found) {
 // lookAt looks at files by their names.
 func (m *Mailbox) lookAt(r *reading, names map[string]struct{}) error {
 	r.reopen()
-	for _, p := range slices.Sorted(maps.Keys(names)) { // in an order, so that of two files of one base the same is shown
+	sorted := slices.SortedFunc(maps.Keys(names), func(a, b string) int { return cmp.Compare(b, a) })
+	var there []found          // after those that are not: most have another name now
+	for _, p := range sorted { // new/ first, as in a scan
 		part, name, _ := strings.Cut(p, "/")
 		st, err := m.d.stat(p)
 		switch {
-		case err == nil:
-			if m.isMessage(part, name, st.mode.IsRegular()) {
-				r.meet(found{name, part == "new", tagOf(st.id.ino)})
-			}
-		case !notExist(err):
+		case err != nil && !notExist(err):
 			return err
+		case err == nil && m.isMessage(part, name, st.mode.IsRegular()):
+			there = append(there, found{name, part == "new", tagOf(st.id.ino)})
 		case listedName(name):
 			if err := m.miss(r, name, part == "new"); err != nil {
 				return err
 			}
 		}
 	}
+	for _, f := range there {
+		r.meet(f)
+	}
+	for i := range r.at { // is the file still there under its old name, too?
+		path := r.prev.Messages[i].path()
+		if _, heard := names[path]; heard {
+			continue
+		}
+		if _, err := m.d.stat(path); err == nil {
+			r.twins[r.prev.Messages[i].Key()] = struct{}{}
+		} else if !notExist(err) {
+			return err
+		}
+	}
 	return nil
+}
+
+// foundAt is the file of a message of prev that this reading has met.
+func (r *reading) foundAt(place int) (found, bool) {
+	switch r.state[place] {
+	case met:
+		msg := r.prev.Messages[place]
+		return found{msg.name, msg.InNew, msg.file}, true
+	case moved:
+		return r.at[place], true
+	}
+	return found{}, false
 }
 
 // miss notes that a file is not there. If it is one of a message's former names, the message's own file
 // is looked at.
 func (m *Mailbox) miss(r *reading, name string, inNew bool) error {
 	base, _ := splitName(name)
+	if _, ok := r.twins[base]; ok {
+		r.doubt = true
+	}
 	i := r.places.find(r.prev, base)
 	if i < 0 {
 		if f := r.files[base]; f.name == name && f.inNew == inNew {
@@ -215,9 +276,9 @@ func (m *Mailbox) miss(r *reading, name string, inNew bool) error {
 	delete(r.at, i)
 	r.set(i, sought)
 	msg := r.prev.Messages[i]
-	if _, err := m.d.stat(msg.path()); err == nil {
+	if st, err := m.d.stat(msg.path()); err == nil && st.mode.IsRegular() {
 		r.set(i, met)
-	} else if !notExist(err) {
+	} else if err != nil && !notExist(err) {
 		return err
 	}
 	return nil

@@ -92,6 +92,9 @@ func (m *Mailbox) whatToRead(r *reading, dirs scanState, force bool) {
 		m.byName = m.settle()
 	case !force && len(names) == 0 && dirs.sameTimes(m.scanned) && !(m.byName && m.scanned.racy()):
 		return
+	case m.watched != nil && !m.byName: // names were lost, but may tell again
+		m.byName = m.settle()
+		all = m.byName
 	case m.byName:
 		if m.byName = m.settle(); !m.byName {
 			all = true
@@ -175,10 +178,6 @@ func (m *Mailbox) read(ctx context.Context, r *reading, dirs scanState, keys fil
 		})
 		switch _, held := errors.AsType[*LockError](err); {
 		case err == nil || held && !number: // mail stays in new/ until the lock can be had
-		case held:
-			m.acct.log().Warn("new mail is not shown yet", "mailbox", m.Name(), "err", err)
-			m.finish(r)
-			return nil
 		case errors.Is(err, ErrGone) || first:
 			return err
 		default: // what can be known is shown; the mail that has no UID yet is not
@@ -588,6 +587,9 @@ func (m *Mailbox) apply(c *change) {
 	m.mu.Unlock()
 	packNames(made)
 	m.publish(&next)
+	if m.byName {
+		return // the next look hears of it, and of what others did meanwhile
+	}
 	st, err := m.statDirs()
 	if err != nil {
 		m.pending = true // it shows at the next look
@@ -739,7 +741,9 @@ func (m *Mailbox) appendList(records []byte) error {
 		}
 	}
 	if _, err := f.Write(records); err != nil {
-		f.Truncate(end) // half a record is worse than none; the error is the write's
+		if st, serr := f.Stat(); serr != nil || st.Size() > end { // who watches would hear of it for nothing
+			f.Truncate(end) // half a record is worse than none; the error is the write's
+		}
 		return err
 	}
 	return f.Sync()
