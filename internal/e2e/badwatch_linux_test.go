@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -98,12 +99,29 @@ func TestOverflow(t *testing.T) {
 	}
 }
 
-var floodFiles = flag.Int("flood.files", 100_000, "empty files that TestFlood makes")
-
-// A directory fills with empty files: the session that watches it gets them all, and meanwhile one of
-// another mailbox gets its mail.
+// A directory fills with so many empty files that looks at it take long: the session that watches it gets
+// them all, and meanwhile one of another mailbox gets its mail.
 func TestFlood(t *testing.T) {
 	t.Parallel()
+	if heard := len(flood(t, 100_000)); heard < 50 {
+		t.Errorf("only %d deliveries to the other mailbox were heard of", heard)
+	}
+}
+
+var floodFiles = flag.Int("flood.files", 1_000_000, "empty files that BenchmarkFlood makes")
+
+// What deliveries to another mailbox take meanwhile.
+func BenchmarkFlood(b *testing.B) {
+	withoutRace(b)
+	for b.Loop() {
+		reportDeliveries(b, flood(b, *floodFiles))
+	}
+}
+
+// flood fills a mailbox with empty files and delivers to another one until it is full. It returns how long
+// these deliveries took to be heard of.
+func flood(t testing.TB, files int) (took []time.Duration) {
+	t.Helper()
 	_, location := mailDir(t)
 	s := serve(t, location, "")
 	ada, ben := login(t, s.imap, "ada"), login(t, s.imap, "ben")
@@ -112,44 +130,42 @@ func TestFlood(t *testing.T) {
 		c.idle()
 	}
 	filled := make(chan error)
-	begin := time.Now()
 	go func() {
 		var err error
-		for i := 0; i < *floodFiles && err == nil; i++ {
-			err = unix.Mknod(filepath.Join(s.root("ada"), "cur", fmt.Sprintf("%d.M%dP1.flood:2,", 1900000000+i, i)), unix.S_IFREG|0o644, 0)
+		for i := 0; i < files && err == nil; i++ {
+			name := fmt.Sprintf("%d.M%06dP1.mail.example.org:2,", 1900000000+i/1_000_000, i%1_000_000)
+			err = unix.Mknod(filepath.Join(s.root("ada"), "cur", name), unix.S_IFREG|0o644, 0)
 		}
 		filled <- err
 	}()
-	delivered, slowest := 0, time.Duration(0)
+	begin := time.Now()
 	for filling := true; filling; {
 		select {
 		case err := <-filled:
 			must(t, err)
 			filling = false
 		default:
-			deliver := writeMail(t, s.root("ben"), delivered)
+			deliver := writeMail(t, s.root("ben"), len(took))
 			begin := time.Now()
 			deliver()
-			delivered++
-			ben.exists(delivered)
-			slowest = max(slowest, time.Since(begin))
+			ben.exists(len(took) + 1)
+			took = append(took, time.Since(begin))
 		}
 	}
-	if delivered < 50 {
-		t.Errorf("only %d deliveries to the other mailbox were heard of", delivered)
-	}
-	t.Logf("filled in %v; %d deliveries to the other mailbox, the slowest took %v", time.Since(begin), delivered, slowest)
-	filledAt := time.Now()
-	ada.exists(*floodFiles)
-	t.Logf("all there after %v more", time.Since(filledAt))
+	full := time.Now()
+	ada.exists(files)
+	shown := time.Now()
 	ada.send("DONE\r\n")
 	ada.answer("idle")
-	if got := ada.ok("STATUS INBOX (MESSAGES)"); find(got, fmt.Sprintf(`MESSAGES %d`, *floodFiles)) == nil {
+	if got := ada.ok("STATUS INBOX (MESSAGES)"); find(got, fmt.Sprintf("MESSAGES %d", files)) == nil {
 		t.Errorf("STATUS: %q", got)
 	}
-	if got := ada.ok(fmt.Sprintf("FETCH %d BODY[]", *floodFiles)); find(got, `BODY\[\] (""|\{0\})`) == nil {
+	if got := ada.ok(fmt.Sprintf("FETCH %d BODY[]", files)); find(got, `BODY\[\] (""|\{0\})`) == nil {
 		t.Errorf("FETCH of an empty file: %q", got)
 	}
+	t.Logf("full after %v, all shown %v later; CPU %v s, %v scans; the slowest of %d deliveries to the other mailbox took %v", full.Sub(begin), shown.Sub(full),
+		s.metric(t, "process_cpu_seconds_total"), s.metric(t, "maildird_scans_total"), len(took), slices.Max(took))
+	return took
 }
 
 // What is no message arrives in new/ and cur/ of a mailbox that sessions watch, and takes a message's place:
