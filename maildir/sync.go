@@ -68,7 +68,7 @@ func (m *Mailbox) syncLocked(ctx context.Context, force bool) (*Snapshot, error)
 		return prev, nil
 	}
 	if err := m.read(ctx, r, dirs, keys); err != nil {
-		return m.Snapshot(), err
+		return m.Snapshot(), m.missing(err)
 	}
 	return m.Snapshot(), m.Err()
 }
@@ -108,10 +108,8 @@ func (m *Mailbox) whatToRead(r *reading, dirs scanState, force bool) {
 			names = map[string]struct{}{}
 		}
 		maps.Copy(names, more)
-		if len(names) <= 100+len(r.prev.Messages)/8 { // a stat takes longer than reading an entry
-			r.names = names
-			return
-		}
+		r.names = names
+		return
 	}
 	r.readNew = all || force || dirs.new != m.scanned.new
 	r.readCur = all || force || dirs.cur != m.scanned.cur
