@@ -20,6 +20,7 @@ type inotify struct {
 	fs       *fsnotify.Watcher
 	limit    int // of directories; 0: none
 	counts   *counts
+	log      *slog.Logger
 	done     chan struct{} // closed when run has ended
 	sentinel *sentinel     // nil: none could be had
 
@@ -60,6 +61,7 @@ func newInotify(limit int, log *slog.Logger, n *counts) (source, error) {
 		fs:     fs,
 		limit:  limit,
 		counts: n,
+		log:    log,
 		done:   make(chan struct{}),
 		byID:   make(map[fileID]*watched),
 		byPath: make(map[string]*watched),
@@ -181,8 +183,8 @@ func (in *inotify) run() {
 				return
 			}
 			// Any error means that events may be missing.
-			if errors.Is(err, fsnotify.ErrEventOverflow) {
-				in.counts.overflows.Add(1)
+			if errors.Is(err, fsnotify.ErrEventOverflow) && in.counts.overflows.Add(1) == 1 {
+				in.log.Warn("events came faster than they were read: all directories are looked at; fs.inotify.max_queued_events may be too small", "err", err)
 			}
 			in.mu.Lock()
 			all := make([]*watched, 0, len(in.byID))
