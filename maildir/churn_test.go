@@ -356,6 +356,31 @@ func TestSizes(t *testing.T) {
 	})
 }
 
+// Sizes are written to a list in which another process has numbered mail that this one doesn't know yet: its UIDs
+// are not given again.
+func TestSizesBesideAppend(t *testing.T) {
+	eachLayout(t, func(t *testing.T, a *Account) {
+		b, err := Open(a.Root(), &a.opts)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { b.Close() })
+		ours, theirs := open(t, a, "INBOX", RefOptions{}), open(t, b, "INBOX", RefOptions{})
+		if err := os.WriteFile(filepath.Join(a.Root(), "new", "1.plain"), []byte("a\n"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := ours.Size(context.Background(), resync(t, ours).Messages[0]); err != nil {
+			t.Fatal(err)
+		}
+		appendMail(t, theirs, "Subject: 2\r\n\r\n", imap.FlagSeen)
+		ours.saveSizes(context.Background())
+		if uid := appendMail(t, ours, "Subject: 3\r\n\r\n"); uid != 3 {
+			t.Errorf("appended with UID %d, not 3", uid)
+		}
+		wantDump(t, resync(t, ours), `1; 2 \Seen; 3`)
+	})
+}
+
 // Each writing of dovecot-keywords is later by a whole second at least: Dovecot looks at nothing else.
 func TestKeywordsGetLater(t *testing.T) {
 	eachLayout(t, func(t *testing.T, a *Account) {

@@ -266,7 +266,7 @@ func (m *Mailbox) saveSizes(ctx context.Context) {
 	m.disk.Lock()
 	defer m.disk.Unlock()
 	err := m.locked(ctx, syncLockWait, func() error {
-		l, _, err := m.readList(true)
+		l, found, err := m.readList(true)
 		if err != nil || l == nil || l.guid == "" {
 			return err
 		}
@@ -280,8 +280,8 @@ func (m *Mailbox) saveSizes(ctx context.Context) {
 				l.records[i] = rec.withField('W', fmt.Sprint(msg.size.Load()-1))
 			}
 		}
-		if err := m.writeList(l); err != nil {
-			return err
+		if err := m.writeList(l); err != nil || found != m.list {
+			return err // what another process has added is still to be read
 		}
 		return m.knowList()
 	})
