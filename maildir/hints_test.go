@@ -245,11 +245,13 @@ func TestChangeBesideOurOwnUnselected(t *testing.T) {
 // After a Settle that failed a mailbox reads its directories once, and then looks at names again.
 func TestNamesTellAgain(t *testing.T) {
 	b := newBox(t, RefOptions{Selected: true}, "cur/1.a:2,", "cur/2.b:2,")
-	fail := true
-	b.w.settling = func(part string) bool { return !fail }
+	var works atomic.Bool // lookAgain asks, too
+	b.w.mu.Lock()
+	b.w.settling = func(part string) bool { return works.Load() }
+	b.w.mu.Unlock()
 	b.rename("cur/1.a:2,", "cur/1.a:2,S")
 	b.sync()
-	fail = false
+	works.Store(true)
 	time.Sleep(3 * coarse) // until a change shows another time
 	resync(t, b.Ref)
 	before := b.a.Scans()
