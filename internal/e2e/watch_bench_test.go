@@ -272,9 +272,7 @@ var runtimeCalls = regexp.MustCompile(`^(futex|epoll_pwait|nanosleep|sched_\w+|m
 
 // The system calls of a delivery do not grow with the mailbox: no directory is read, nor all of a file.
 func TestDeliveryCalls(t *testing.T) {
-	if _, err := exec.LookPath("strace"); err != nil {
-		t.Skip(err)
-	}
+	peers.Need(t, "strace")
 	const deliveries, most = 20, 80
 	for _, messages := range []int{10, 20_000} {
 		t.Run(fmt.Sprint(messages), func(t *testing.T) {
