@@ -222,7 +222,7 @@ func (m *Mailbox) lookAt(r *reading, names map[string]struct{}) error {
 		case err == nil && m.isMessage(part, name, st.mode.IsRegular()):
 			there = append(there, found{name, part == "new", tagOf(st.id.ino)})
 		case listedName(name):
-			if err := m.miss(r, name, part == "new"); err != nil {
+			if err := m.miss(r, names, name, part == "new"); err != nil {
 				return err
 			}
 		}
@@ -257,8 +257,8 @@ func (r *reading) foundAt(place int) (found, bool) {
 }
 
 // miss notes that a file is not there. If it is one of a message's former names, the message's own file
-// is looked at.
-func (m *Mailbox) miss(r *reading, name string, inNew bool) error {
+// is looked at, unless it is among the names that are looked at.
+func (m *Mailbox) miss(r *reading, names map[string]struct{}, name string, inNew bool) error {
 	base, _ := splitName(name)
 	if _, ok := r.twins[base]; ok {
 		r.doubt = true
@@ -276,6 +276,9 @@ func (m *Mailbox) miss(r *reading, name string, inNew bool) error {
 	delete(r.at, i)
 	r.set(i, sought)
 	msg := r.prev.Messages[i]
+	if _, heard := names[msg.path()]; heard {
+		return nil // its own file is looked at as well
+	}
 	if st, err := m.d.stat(msg.path()); err == nil && st.mode.IsRegular() {
 		r.set(i, met)
 	} else if err != nil && !notExist(err) {
