@@ -23,6 +23,10 @@
 // changed, is not heard of, and hints go on to come from where the directory is. Nor is a directory
 // that was removed for as long as a process has it open, or one whose file system was unmounted.
 //
+// One goroutine gives all hints of events. Up to 65536 events wait for it; fsnotify waits for nobody,
+// as it would with its lock held. If more come, or they come faster than they are read from the kernel
+// (fs.inotify.max_queued_events), some are lost, and there is a hint without a name for each directory.
+//
 // Whoever uses hints does not know which source they are from. First watch, then look: what
 // changes after Watch has returned is hinted.
 //

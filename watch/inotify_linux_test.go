@@ -384,6 +384,48 @@ func TestReplacedBeforeEvent(t *testing.T) {
 	}
 }
 
+// hasError reports whether fsnotify has sent an error that waits to be handled.
+func (q *queue) hasError() bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return slices.ContainsFunc(q.items, func(n notice) bool { return n.err != nil })
+}
+
+// TestRemovedBeforeMoveEvent moves a directory and removes it before the move was heard of, as Dovecot
+// deletes a mailbox, while a hint is running. fsnotify sends an error for it with its lock held; others
+// can watch all the same.
+func TestRemovedBeforeMoveEvent(t *testing.T) {
+	root := t.TempDir()
+	w := newTestWatcher(t, Options{Interval: time.Hour})
+	unblock := blocking(t, w, t.TempDir())
+	defer unblock() // before Close, in any case
+	stop := make(chan struct{})
+	defer close(stop)
+	watched := make(chan *Watch, 1)
+	go func() {
+		for q := w.events.(*inotify).queue; !q.hasError(); { // fsnotify may be faster
+			select {
+			case <-stop:
+				return
+			default:
+			}
+			os.Mkdir(filepath.Join(root, "d"), 0o700)
+			w.Watch(filepath.Join(root, "d"), func(Hint) {})
+			os.Rename(filepath.Join(root, "d"), filepath.Join(root, "e"))
+			os.Remove(filepath.Join(root, "e"))
+		}
+		watched <- w.Watch(root, func(Hint) {})
+	}()
+	select {
+	case x := <-watched:
+		unblock()
+		for !x.Settle() { // false for as long as errors are told
+		}
+	case <-time.After(10 * time.Second):
+		t.Error("Watch waits for the hint of another directory")
+	}
+}
+
 // TestOverflow has the kernel drop events. Its queue's limit holds for the whole system, so the
 // error is the test's own.
 func TestOverflow(t *testing.T) {

@@ -11,8 +11,8 @@ import (
 )
 
 // A sentinel finds out when all events that there are so far have been handled. An inotify instance
-// has one queue, so its own event, made by a change of a file that nobody else knows of, comes out when
-// all earlier ones have.
+// has one queue, and so have we (type queue), so its own event, made by a change of a file that nobody
+// else knows of, comes out when all earlier ones have.
 //
 // That it is its own event must be certain: one of an earlier round says nothing. So rounds follow each
 // other, never two at a time, and take turns with two files. An event is taken for the round at hand
@@ -21,8 +21,8 @@ import (
 // its file's in the queue. This holds because a round goes on until its event comes, however long those
 // who wait for it do.
 //
-// It does come. When the queue is full the kernel drops events, and says so behind the last that it
-// kept; it drops none after that was read without saying so again. So whoever hears of an overflow
+// It does come. When its queue is full the kernel drops events, and says so behind the last that it
+// kept; it drops none after that was read without saying so again. Nor do we with ours. So whoever hears of an overflow
 // changes the file once more. One round may then have several events, of which the first ends it,
 // and the others come before that of the next round. fsnotify has another channel for overflows, so one
 // may be heard of before the events ahead of it, never after those behind it.

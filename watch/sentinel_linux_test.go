@@ -109,9 +109,9 @@ func TestSettle(t *testing.T) {
 	}
 }
 
-// overflow makes the kernel drop events: more are made in dir than it keeps, while the hint that is
-// given blocks.
-func overflow(t *testing.T, dir string) {
+// overflowKernel makes the kernel drop events until the returned func is called: more are made in dir than
+// it keeps, and nobody takes them.
+func overflowKernel(t *testing.T, q *queue, dir string) (end func()) {
 	t.Helper()
 	text, err := os.ReadFile("/proc/sys/fs/inotify/max_queued_events")
 	if err != nil {
@@ -121,20 +121,37 @@ func overflow(t *testing.T, dir string) {
 	if err != nil || n > 200_000 {
 		t.Skipf("max_queued_events is %s", text)
 	}
-	a, b := filepath.Join(dir, "flood-a"), filepath.Join(dir, "flood-b")
-	if err := os.WriteFile(a, nil, 0o600); err != nil {
-		t.Fatal(err)
+	q.mu.Lock()                  // receive waits, then fsnotify
+	rename(t, dir, (n+10_000)/2) // some are in the buffer of fsnotify
+	return q.mu.Unlock
+}
+
+// overflowQueue makes q drop events until those that it has are handled.
+func overflowQueue(t *testing.T, q *queue, dir string) (end func()) {
+	t.Helper()
+	q.mu.Lock()
+	q.limit = 1000
+	q.mu.Unlock()
+	rename(t, dir, 1000)
+	for full := false; !full; runtime.Gosched() {
+		q.mu.Lock()
+		full = q.full
+		q.mu.Unlock()
 	}
-	for range (n + 10_000) / 2 { // some are in the buffer of fsnotify
-		if err := os.Rename(a, b); err != nil {
-			t.Fatal(err)
-		}
-		a, b = b, a
-	}
+	return func() {}
 }
 
 // TestSettleOverflow waits for events of which some were dropped, maybe the sentinel's as well.
 func TestSettleOverflow(t *testing.T) {
+	for name, overflow := range map[string]func(*testing.T, *queue, string) func(){
+		"kernel": overflowKernel,
+		"queue":  overflowQueue,
+	} {
+		t.Run(name, func(t *testing.T) { testSettleOverflow(t, overflow) })
+	}
+}
+
+func testSettleOverflow(t *testing.T, overflow func(*testing.T, *queue, string) (end func())) {
 	dir, quiet := t.TempDir(), t.TempDir()
 	w := newTestWatcher(t, Options{})
 	var told, toldQuiet names
@@ -159,7 +176,7 @@ func TestSettleOverflow(t *testing.T) {
 		if round == 0 { // one whose event is before those that were dropped
 			go x.Settle()
 		}
-		overflow(t, dir)
+		end := overflow(t, w.events.(*inotify).queue, dir)
 		act(t, dir, fmt.Sprintf("touch x%d", round))
 		act(t, quiet, fmt.Sprintf("touch y%d", round))
 		_, before := told.told("")
@@ -169,6 +186,7 @@ func TestSettleOverflow(t *testing.T) {
 			go func() { results <- x.Settle() }()
 			go func() { results <- y.Settle() }()
 		}
+		end()
 		block.Store(nil)
 		close(ch)
 		for range 8 {

@@ -52,7 +52,7 @@ type Options struct {
 type Stats struct {
 	Watched   int    // calls of Watch in force that are served by events
 	Polled    int    // calls of Watch in force that are served by polling
-	Overflows uint64 // times that events came faster than they were read, so that some were lost
+	Overflows uint64 // times that events came faster than they were handled, so that some were lost
 	Lost      uint64 // directories that were removed, moved or replaced while they were watched by events
 	Hints     uint64 // hints given
 }

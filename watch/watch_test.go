@@ -444,6 +444,45 @@ func TestConcurrent(t *testing.T) {
 	}
 }
 
+// TestConcurrentMoved has many goroutines watch directories that are moved and removed at once, as Dovecot
+// deletes a mailbox. Nobody may wait for ever: for a second all of them go on.
+func TestConcurrentMoved(t *testing.T) {
+	for _, poll := range []bool{false, true} {
+		root := t.TempDir()
+		// If they do wait, Close does.
+		w := New(Options{Poll: poll, Interval: time.Millisecond, Logger: slog.New(slog.DiscardHandler)})
+		var wg sync.WaitGroup
+		for i := range 4 {
+			dir, away := filepath.Join(root, fmt.Sprint(i)), filepath.Join(root, fmt.Sprint("away", i))
+			wg.Go(func() {
+				for begin := time.Now(); time.Since(begin) < time.Second; {
+					os.Mkdir(dir, 0o700)
+					x := w.Watch(dir, func(Hint) {})
+					os.Rename(dir, away)
+					os.Remove(away)
+					x.Stop()
+				}
+			})
+		}
+		done := make(chan struct{})
+		go func() {
+			wg.Wait()
+			close(done)
+		}()
+		select {
+		case <-done:
+		case <-time.After(10 * time.Second):
+			t.Fatalf("poll %v: they wait for each other", poll)
+		}
+		if got := w.Stats(); got.Watched != 0 || got.Polled != 0 {
+			t.Errorf("poll %v: Stats() = %+v", poll, got)
+		}
+		if err := w.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
 // ownGoroutines returns the stacks of goroutines that run code of this package or of fsnotify.
 func ownGoroutines() []string {
 	stacks := make([]byte, 1<<20)
