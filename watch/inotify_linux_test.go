@@ -397,6 +397,8 @@ func (q *queue) hasError() bool {
 func TestRemovedBeforeMoveEvent(t *testing.T) {
 	root := t.TempDir()
 	w := newTestWatcher(t, Options{Interval: time.Hour})
+	quiet := newHints()
+	w.Watch(t.TempDir(), quiet.give)
 	unblock := blocking(t, w, t.TempDir())
 	defer unblock() // before Close, in any case
 	stop := make(chan struct{})
@@ -420,6 +422,9 @@ func TestRemovedBeforeMoveEvent(t *testing.T) {
 	case x := <-watched:
 		unblock()
 		for !x.Settle() { // false for as long as errors are told
+		}
+		if len(quiet) > 0 {
+			t.Errorf("%d hints for a directory in which nothing happened", len(quiet))
 		}
 	case <-time.After(10 * time.Second):
 		t.Error("Watch waits for the hint of another directory")
