@@ -356,6 +356,35 @@ func TestSizes(t *testing.T) {
 	})
 }
 
+// A mailbox that another program removes while a message is on its way there is gone.
+func TestAppendBesideRemove(t *testing.T) {
+	eachLayout(t, func(t *testing.T, a *Account) {
+		if err := a.Create(context.Background(), "box", nil); err != nil {
+			t.Fatal(err)
+		}
+		r := open(t, a, "box", RefOptions{})
+		dir := r.d.f.Name()
+		if err := os.WriteFile(filepath.Join(dir, "new", "1.x"), nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Remove(filepath.Join(dir, listFile)); err != nil {
+			t.Fatal(err)
+		}
+		r.disk.Lock()
+		r.d.fault = func(op string, paths ...string) error {
+			if strings.HasSuffix(paths[0], listFile+".tmp") {
+				return os.RemoveAll(dir)
+			}
+			return nil
+		}
+		r.disk.Unlock()
+		_, _, err := r.Append(context.Background(), strings.NewReader("x"), nil, time.Time{})
+		if !errors.Is(err, ErrGone) {
+			t.Errorf("append: %v", err)
+		}
+	})
+}
+
 // Sizes are written to a list in which another process has numbered mail that this one doesn't know yet: its UIDs
 // are not given again.
 func TestSizesBesideAppend(t *testing.T) {
