@@ -385,6 +385,25 @@ func TestAppendBesideRemove(t *testing.T) {
 	})
 }
 
+// A message of a mailbox that another program has removed is expunged, for who has not heard of it yet as well.
+func TestContentBesideRemove(t *testing.T) {
+	eachLayout(t, func(t *testing.T, a *Account) {
+		if err := a.Create(context.Background(), "box", nil); err != nil {
+			t.Fatal(err)
+		}
+		r := open(t, a, "box", RefOptions{})
+		appendMail(t, r, "Subject: 1\r\n\r\n")
+		if err := os.RemoveAll(r.d.f.Name()); err != nil {
+			t.Fatal(err)
+		}
+		for range 2 {
+			if _, err := r.Content(context.Background(), r.Snapshot().Messages[0]); err != ErrExpunged {
+				t.Errorf("content: %v", err)
+			}
+		}
+	})
+}
+
 // Sizes are written to a list in which another process has numbered mail that this one doesn't know yet: its UIDs
 // are not given again.
 func TestSizesBesideAppend(t *testing.T) {

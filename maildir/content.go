@@ -3,6 +3,7 @@ package maildir
 import (
 	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -81,7 +82,9 @@ func (m *Mailbox) locate(ctx context.Context, msg *Message) (path string, f *os.
 	m.disk.Lock()
 	s, err := m.syncLocked(ctx, true)
 	m.disk.Unlock()
-	if err != nil {
+	if errors.Is(err, ErrGone) {
+		return "", nil, ErrExpunged
+	} else if err != nil {
 		return "", nil, err
 	}
 	if now := s.Find(msg.UID); now != nil {
