@@ -90,12 +90,21 @@ var literal = regexp.MustCompile(`\{(\d+)\}\r\n$`)
 func (c *conn) read() string {
 	c.t.Helper()
 	c.SetReadDeadline(time.Now().Add(patience))
+	s, err := c.next()
+	if err != nil {
+		c.fail("read: %v after %q", err, s)
+	}
+	return s
+}
+
+// next is read where the connection may end, and where nothing may come for long.
+func (c *conn) next() (string, error) {
 	var b strings.Builder
 	for {
 		line, err := c.r.ReadString('\n')
 		b.WriteString(line)
 		if err != nil {
-			c.fail("read: %v after %q", err, b.String())
+			return b.String(), err
 		}
 		m := literal.FindStringSubmatch(line)
 		if m == nil {
@@ -103,12 +112,12 @@ func (c *conn) read() string {
 		}
 		n, _ := strconv.ParseInt(m[1], 10, 64) // digits
 		if _, err := io.CopyN(&b, c.r, n); err != nil {
-			c.fail("read a literal of %d bytes: %v", n, err)
+			return b.String(), fmt.Errorf("a literal of %d bytes: %w", n, err)
 		}
 	}
 	s := strings.TrimSuffix(b.String(), "\r\n")
 	c.note("S: ", s)
-	return s
+	return s, nil
 }
 
 // do sends a command without its tag and reads the answer. "{}" stands for a literal: the number of

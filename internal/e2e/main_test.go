@@ -15,6 +15,13 @@ var maildirdPath, rfc2180Path string
 func TestMain(m *testing.M) { os.Exit(buildAndRun(m)) }
 
 func buildAndRun(m *testing.M) int {
+	if env := os.Getenv(programEnv); env != "" {
+		if err := runProgram(env); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			return 1
+		}
+		return 0
+	}
 	if err := readSource(); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1

@@ -244,14 +244,15 @@ func TestOutsideDovecotDeletes(t *testing.T) {
 			idler.until("* 2 EXISTS")
 
 			theirs.ok("DELETE BAR")
-			if strategy == "ghost" { // without content, but with all numbers: it was moved away at once
+			if strategy == "ghost" { // less what Dovecot was seen removing
 				idler.send("DONE\r\n")
 				idler.answer("idle")
-				if got := idler.ok("FETCH 1:* (UID FLAGS)"); len(got) != 2 {
-					t.Errorf("what is left for who has it open: %q", got)
+				for _, c := range []*conn{idler, silent} {
+					c.ok("NOOP")
+					c.ok("STATUS BAR (MESSAGES)")
+					c.ok("UID FETCH 1:* FLAGS")
+					c.ok("UNSELECT")
 				}
-				idler.refused("FETCH 1 BODY.PEEK[]")
-				silent.refused("FETCH 1 BODY.PEEK[]")
 			} else {
 				idler.bye()
 				silent.bye()
