@@ -9,6 +9,7 @@ import (
 	"runtime"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 )
@@ -20,7 +21,9 @@ type conn struct {
 	quit func() // ends the goroutine after a failure
 	r    *bufio.Reader
 	tags int
-	said []string // the last lines of the dialogue
+
+	mu   sync.Mutex // guards what follows: one goroutine may send while another reads
+	said []string   // the last lines of the dialogue
 }
 
 // An answer is what came for a command: untagged responses, each with its literals in it as they
@@ -61,7 +64,10 @@ func login(t testing.TB, addr, user string) *conn {
 
 func (c *conn) fail(format string, args ...any) {
 	c.t.Helper()
-	c.t.Errorf("%s\nthe dialogue:\n%s", fmt.Sprintf(format, args...), strings.Join(c.said, "\n"))
+	c.mu.Lock()
+	said := strings.Join(c.said, "\n")
+	c.mu.Unlock()
+	c.t.Errorf("%s\nthe dialogue:\n%s", fmt.Sprintf(format, args...), said)
 	c.quit()
 }
 
@@ -71,6 +77,8 @@ func (c *conn) note(who, line string) {
 	} else {
 		line = fmt.Sprintf("%q", line)
 	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	c.said = append(c.said[max(0, len(c.said)-50):], who+line)
 }
 
