@@ -97,6 +97,8 @@ func TestStress(t *testing.T) {
 	st.stop()
 	running.Wait()
 	waitNone(t, filepath.Join(st.root, "tmp/*.ghost"), filepath.Join(st.root, "tmp/*.deleted"), filepath.Join(st.root, ".*/tmp/*.ghost"))
+	st.mu.Lock() // the programs go on
+	defer st.mu.Unlock()
 	t.Logf("%d looks, %d messages at last; answers: %v", st.looks, len(st.files), st.answers)
 }
 
