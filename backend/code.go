@@ -62,6 +62,8 @@ func answer(err error) error {
 		return no(imap.ResponseCodeOverQuota, "Disk is full")
 	case errors.Is(err, syscall.EROFS):
 		return no(imap.ResponseCodeUnavailable, "Mail is on a read-only disk")
+	case errors.Is(err, fs.ErrNotExist): // in the middle of its rm -r
+		return no(imap.ResponseCodeUnavailable, "Another program is taking the mailbox away")
 	case errors.Is(err, fs.ErrPermission):
 		return no(imap.ResponseCodeNoPerm, "The server may not do that to this mailbox")
 	}

@@ -217,7 +217,7 @@ func (s *stressSession) answer(tag string) (a answer, err error) {
 }
 
 // okAnswer is what may be answered. A mailbox may be moved or gone, a message expunged.
-var okAnswer = regexp.MustCompile(`^(OK|NO \[(NONEXISTENT|TRYCREATE|NEWNAME \S+ \S+|EXPUNGEISSUED)\]) `)
+var okAnswer = regexp.MustCompile(`^(OK|NO \[(NONEXISTENT|TRYCREATE|NEWNAME \S+ \S+|EXPUNGEISSUED)\]|NO \[UNAVAILABLE\] Another program) `)
 
 func (a answer) ok() bool { return strings.HasPrefix(a.tagged, "OK") }
 
