@@ -31,7 +31,7 @@ import (
 )
 
 // patience is how long anything may take that a test waits for.
-const patience = 5 * time.Second
+const patience = 30 * time.Second
 
 // users are all users; each has the password "pass".
 var users = []string{"ada", "ben"}
