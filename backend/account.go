@@ -11,7 +11,6 @@ import (
 	"path/filepath"
 	"slices"
 	"sync"
-	"syscall"
 
 	"github.com/imapmaildir/imapmaildir/backend/cache"
 	"github.com/imapmaildir/imapmaildir/maildir"
@@ -30,8 +29,6 @@ type account struct {
 	mu     sync.Mutex      // guards what follows
 	cache  *cache.Cache    // nil until it is needed
 	tidied map[string]bool // by GUID: the mailboxes that the cache was compared with
-	// troubled is why something could not be done the last time, by what it was and the mailbox's name.
-	troubled map[[2]string]string
 }
 
 // maxIdle is how many accounts stay open that nobody is logged in to, so that who comes back soon
@@ -75,7 +72,6 @@ func (b *Backend) open(a *Account) (*account, error) {
 			root:      root,
 			log:       o.Logger,
 			cacheFile: cmp.Or(a.Cache, filepath.Join(root, cacheFile)),
-			troubled:  map[[2]string]string{},
 		}
 		b.accounts[root] = acct
 	}
@@ -157,31 +153,4 @@ func (a *account) makeFolders(ctx context.Context, folders []Folder) error {
 		}
 	}
 	return nil
-}
-
-// tried logs that something can't be done with a mailbox, or can be again: once, not each time it is tried.
-func (a *account) tried(what, mailbox string, err error) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	try := [2]string{what, mailbox}
-	before, troubled := a.troubled[try]
-	var reason string // whichever file it was
-	if errno, ok := errors.AsType[syscall.Errno](err); ok {
-		reason = errno.Error()
-	} else if err != nil {
-		reason = err.Error()
-	}
-	switch {
-	case err == nil && troubled:
-		delete(a.troubled, try)
-		a.log.Info(what+": works again", "mailbox", mailbox)
-	case err == nil || reason == before:
-	default:
-		a.troubled[try] = reason
-		level := slog.LevelError
-		if errors.Is(err, fs.ErrNotExist) { // another program is taking it away
-			level = slog.LevelWarn
-		}
-		a.log.Log(context.Background(), level, what, "mailbox", mailbox, "err", err)
-	}
 }

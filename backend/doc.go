@@ -19,7 +19,8 @@
 // and snapshot and tell the difference: FETCH, EXISTS and RECENT at any time, EXPUNGE only where
 // the protocol allows it. So all sessions hear of all changes in one way, whoever made them.
 //
-// Hints of package watch make an idling session look at the disk. They are never believed.
+// Package watch tells the mailbox what may have changed, which then looks at the disk; an idling session
+// waits for the next snapshot.
 //
 // # Messages that are gone
 //

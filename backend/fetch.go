@@ -88,9 +88,7 @@ func (f *fetch) markSeen(entries []entry) {
 		return
 	}
 	stored, err := f.s.sel.Store(f.s.ctx, uids, imap.StoreFlagsAdd, []imap.Flag{imap.FlagSeen})
-	if !errors.Is(err, maildir.ErrGone) {
-		f.s.acct.tried("mark as seen", f.s.sel.Name(), err)
-	}
+	f.s.sel.Tried("mark as seen", err)
 	if err != nil {
 		return
 	}

@@ -586,3 +586,26 @@ func TestStoreBesideRenames(t *testing.T) {
 		})
 	}
 }
+
+// A mailbox that can't be given its UIDVALIDITY is not made: the next CREATE finds the name free.
+func TestCreateTakenBack(t *testing.T) {
+	eachLayout(t, func(t *testing.T, a *Account) {
+		full := errors.New("no space left")
+		a.root.fault = func(op string, paths ...string) error {
+			if op == "write" && strings.Contains(paths[0], listFile) {
+				return full
+			}
+			return nil
+		}
+		if err := a.Create(context.Background(), "box", []imap.MailboxAttr{imap.MailboxAttrSent}); !errors.Is(err, full) {
+			t.Fatalf("create: %v", err)
+		}
+		a.root.fault = nil
+		if _, err := os.Lstat(filepath.Join(a.Root(), a.opts.path("box"))); !os.IsNotExist(err) {
+			t.Errorf("the directory is there: %v", err)
+		}
+		if err := a.Create(context.Background(), "box", nil); err != nil {
+			t.Error(err)
+		}
+	})
+}

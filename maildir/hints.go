@@ -199,7 +199,7 @@ func (m *Mailbox) lookOnce() bool {
 		return true
 	}
 	s, err := m.syncLocked(ctx, false)
-	m.complain(cmp.Or(err, m.unwritten))
+	m.Tried("look at mailbox", cmp.Or(err, m.unwritten))
 	return m.Err() != nil || err == nil && !m.pending && (s.inNew == 0 || !m.readWrite())
 }
 

@@ -147,6 +147,38 @@ func (b *box) sync() *Snapshot {
 	return s
 }
 
+// A message that another process has numbered, and that a look has met, is renamed or removed while that look
+// looks a second time, for another one: what is heard of it then counts.
+func TestSecondLook(t *testing.T) {
+	for _, c := range []struct {
+		name string
+		act  func(b *box)
+		want string
+	}{
+		{"renamed", func(b *box) { b.rename("cur/3.c:2,", "cur/3.c:2,S") }, `2; 3 \Seen`},
+		{"removed", func(b *box) { b.remove("cur/3.c:2,") }, "2"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			b := newBox(t, RefOptions{Selected: true}, "cur/1.a:2,", "cur/2.b:2,")
+			b.write("cur/3.c:2,")
+			b.record("3 :3.c")
+			b.remove("cur/1.a:2,")
+			n := 0
+			b.w.settling = func(string) bool {
+				if n++; n == 3 { // the first of the second look
+					c.act(b)
+				}
+				return true
+			}
+			before := b.a.Scans()
+			wantDump(t, b.sync(), c.want)
+			if read := b.a.Scans() - before; read > 0 || n < 3 {
+				t.Errorf("%d directories were read, %d calls", read, n)
+			}
+		})
+	}
+}
+
 // A look in which a base name gets a new record assigns twice, and forgets none of the files it looked for.
 func TestSecondLookAgain(t *testing.T) {
 	b := newBox(t, RefOptions{Selected: true}, "cur/1.a:2,", "cur/2.b:2,", "cur/3.c:2,", "cur/4.d:2,", "cur/5.e:2,")
@@ -188,45 +220,37 @@ func TestNoFileAnyMore(t *testing.T) {
 	wantDump(t, b.sync(), `2`)
 }
 
+// appendBeside appends a message, and another program delivers one while ours is made durable, on a slow disk.
+func (b *box) appendBeside() {
+	b.t.Helper()
+	setFault := func(f func(op string, paths ...string) error) {
+		b.disk.Lock()
+		defer b.disk.Unlock()
+		b.d.fault = f
+	}
+	setFault(func(op string, paths ...string) error {
+		if op == "fsync" && strings.HasSuffix(paths[0], "/new") {
+			b.write("new/9.foreign")
+			time.Sleep(3 * coarse)
+		}
+		return nil
+	})
+	_, _, err := b.Append(context.Background(), strings.NewReader("x"), nil, time.Time{})
+	setFault(nil)
+	b.must(err)
+}
+
 // What another program did while this one made its own change durable is in the directory's times as well.
 func TestChangeBesideOurOwn(t *testing.T) {
 	b := newBox(t, RefOptions{Selected: true, ReadOnly: true}, "cur/2.b:2,")
-	b.disk.Lock()
-	b.d.fault = func(op string, paths ...string) error {
-		if op == "fsync" && strings.HasSuffix(paths[0], "/new") {
-			b.write("new/9.foreign")
-			time.Sleep(3 * coarse) // a slow disk
-		}
-		return nil
-	}
-	b.disk.Unlock()
-	if _, _, err := b.Append(context.Background(), strings.NewReader("x"), nil, time.Time{}); err != nil {
-		t.Fatal(err)
-	}
-	b.disk.Lock()
-	b.d.fault = nil
-	b.disk.Unlock()
+	b.appendBeside()
 	wantDump(t, b.sync(), "1; 2; 3")
 }
 
 // The same for who comes after the last session has left.
 func TestChangeBesideOurOwnUnselected(t *testing.T) {
 	b := newBox(t, RefOptions{Selected: true, ReadOnly: true}, "cur/2.b:2,")
-	b.disk.Lock()
-	b.d.fault = func(op string, paths ...string) error {
-		if op == "fsync" && strings.HasSuffix(paths[0], "/new") {
-			b.write("new/9.foreign")
-			time.Sleep(3 * coarse) // a slow disk
-		}
-		return nil
-	}
-	b.disk.Unlock()
-	if _, _, err := b.Append(context.Background(), strings.NewReader("x"), nil, time.Time{}); err != nil {
-		t.Fatal(err)
-	}
-	b.disk.Lock()
-	b.d.fault = nil
-	b.disk.Unlock()
+	b.appendBeside()
 	b.Ref.Close()
 	b.w.queue = nil // who has stopped is not told
 	r, err := b.a.Mailbox("INBOX", RefOptions{Selected: true, ReadOnly: true})

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/emersion/go-imap/v2"
@@ -53,7 +54,6 @@ type Mailbox struct {
 	byName    bool                // each change since the last look is heard of by name
 	warned    map[string]struct{} // files that were complained about
 	unwritten error               // why mail has no UID, or is in new/ still, since the last look
-	complaint string              // what was said of the last look
 
 	use   use   // which sessions have it selected
 	hints hints // what was heard of changes since the last look
@@ -69,6 +69,7 @@ type Mailbox struct {
 	gone     error              // why it is gone
 	lost     bool               // it is gone, and sessions stay all the same
 	computed bool               // sizes were counted that dovecot-uidlist does not have
+	trouble  map[string]string  // why something could not be done the last time, by what it was
 	recheck  *time.Timer        // looks again when the clock has moved on
 }
 
@@ -305,6 +306,38 @@ func (r *Ref) Close() {
 		if err := a.sweep(); err != nil {
 			a.log().Warn("remove a deleted mailbox", "mailbox", m.Name(), "err", err)
 		}
+	}
+}
+
+// Tried logs that something can't be done with the mailbox, or can be again: once, not each time it is tried.
+// That the mailbox is gone is no trouble.
+func (m *Mailbox) Tried(what string, err error) {
+	var reason string // whichever file it was
+	if errno, ok := errors.AsType[syscall.Errno](err); ok {
+		reason = errno.Error()
+	} else if err != nil && !errors.Is(err, ErrGone) {
+		reason = err.Error()
+	}
+	m.mu.Lock()
+	before := m.trouble[what]
+	if reason != before {
+		if m.trouble == nil {
+			m.trouble = map[string]string{}
+		}
+		m.trouble[what] = reason
+	}
+	m.mu.Unlock()
+	if reason == before {
+		return
+	}
+	log := m.acct.log().With("mailbox", m.Name())
+	switch {
+	case reason == "":
+		log.Info(what + ": works again")
+	case notExist(err): // another program is taking it away
+		log.Warn(what, "err", err)
+	default:
+		log.Error(what, "err", err)
 	}
 }
 

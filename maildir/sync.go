@@ -11,7 +11,6 @@ import (
 	"os"
 	"slices"
 	"strings"
-	"syscall"
 	"time"
 
 	"github.com/emersion/go-imap/v2"
@@ -27,7 +26,7 @@ func (m *Mailbox) Sync(ctx context.Context) (*Snapshot, error) {
 	if notExist(err) { // in the middle of somebody's rm -r, mostly: now it is gone
 		s, err = m.syncLocked(ctx, false)
 	}
-	m.complain(cmp.Or(err, m.unwritten))
+	m.Tried("look at mailbox", cmp.Or(err, m.unwritten))
 	return s, err
 }
 
@@ -200,28 +199,6 @@ func (m *Mailbox) read(ctx context.Context, r *reading, dirs scanState, keys fil
 		m.lookAgain()
 	}
 	return nil
-}
-
-// complain tells that the mailbox can't be looked at, or can be again: once, not at each look. The caller
-// holds disk.
-func (m *Mailbox) complain(err error) {
-	text := ""
-	if errno, ok := errors.AsType[syscall.Errno](err); ok {
-		text = errno.Error() // whichever file it was
-	} else if err != nil && !errors.Is(err, ErrGone) {
-		text = err.Error()
-	}
-	log := m.acct.log().With("mailbox", m.Name())
-	switch {
-	case text == m.complaint:
-	case text == "":
-		log.Info("look at mailbox: works again")
-	case notExist(err): // a part of it was taken away
-		log.Warn("look at mailbox", "err", err)
-	default:
-		log.Error("look at mailbox", "err", err)
-	}
-	m.complaint = text
 }
 
 // sameValidity checks that a list still has the UIDVALIDITY that the snapshot has; with another
@@ -723,23 +700,23 @@ func (m *Mailbox) appendList(records []byte) error {
 		return err
 	}
 	defer f.Close()
-	st, err := f.Stat()
+	st, err := statFile(f.File)
 	if err != nil {
 		return err
 	}
-	end := m.list.end
-	if end != st.Size() { // or else it is as this process has read it
-		if end, err = lineEnd(f.File, st.Size()); err != nil {
+	end := st.size
+	if st.id != m.list.id || end != m.list.end { // or else it is as this process has read it
+		if end, err = lineEnd(f.File, end); err != nil {
 			return err
 		}
 	}
-	if end < st.Size() {
+	if end < st.size {
 		if err := f.Truncate(end); err != nil {
 			return err
 		}
 	}
 	if _, err := f.Write(records); err != nil {
-		if st, serr := f.Stat(); serr != nil || st.Size() > end { // who watches would hear of it for nothing
+		if st, serr := statFile(f.File); serr != nil || st.size > end { // who watches would hear of it for nothing
 			f.Truncate(end) // half a record is worse than none; the error is the write's
 		}
 		return err
