@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
 	"net"
 	"strings"
@@ -86,10 +87,15 @@ func (s *Session) begin(name string) func(*error) {
 	s.take(context.Background())
 	return func(err *error) {
 		s.give()
-		*err = answer(*err)
+		cause := *err
+		*err = answer(cause)
 		var known *imap.Error
 		switch {
-		case *err == nil || errors.As(*err, &known):
+		case *err == nil:
+		case errors.As(*err, &known):
+			if errors.Is(cause, fs.ErrNotExist) {
+				s.log.Warn("a part of a mailbox is missing", "command", name, "err", cause)
+			}
 		case lostConnection(*err):
 			s.log.Debug("connection lost", "command", name, "err", *err)
 		default:

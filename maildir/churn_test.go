@@ -609,3 +609,22 @@ func TestCreateTakenBack(t *testing.T) {
 		}
 	})
 }
+
+// Two mailboxes get a UIDVALIDITY at one moment: one is handed out while the other is written down.
+func TestUIDValiditiesAtOnce(t *testing.T) {
+	eachLayout(t, func(t *testing.T, a *Account) {
+		var second uint32
+		var err2 error
+		a.root.fault = func(op string, paths ...string) error {
+			if op == "rename" && filepath.Base(paths[1]) == validityFile {
+				a.root.fault = nil
+				second, err2 = nextUIDValidity(a.root, 0o600)
+			}
+			return nil
+		}
+		first, err := nextUIDValidity(a.root, 0o600)
+		if err != nil || err2 != nil || first == 0 || second == 0 || first == second {
+			t.Errorf("%d, %v and %d, %v", first, err, second, err2)
+		}
+	})
+}

@@ -41,9 +41,9 @@ func nextUIDValidity(d *dir, perm fs.FileMode) (uint32, error) {
 				return 0, err
 			}
 		}
-		// After the power went, the number must not be handed out again.
-		err = d.writeFile(validityFile, validityFile+".tmp", fmt.Appendf(nil, "%08x", next), perm)
-		return next, err
+		// After the power went, the number must not be handed out again. Nobody holds a lock: who has another
+		// number has another temporary file.
+		return next, d.writeFile(validityFile, fmt.Sprintf("imapmaildir.uidvalidity.%08x", next), fmt.Appendf(nil, "%08x", next), perm)
 	}
 	return 0, fmt.Errorf("%s/%s: the counter does not stand still", d.f.Name(), validityFile)
 }

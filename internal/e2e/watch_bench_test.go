@@ -207,6 +207,9 @@ func BenchmarkWatched(b *testing.B) {
 				})
 			}
 			all.Wait()
+			if b.Failed() {
+				b.FailNow()
+			}
 			rss[round] = float64(s.resident(b))
 			heap[round] = s.metric(b, "go_memstats_heap_alloc_bytes")
 			if round == 0 {
