@@ -14,34 +14,38 @@ import (
 // A Dovecot is a running Dovecot. Any user may log in with the password "pass".
 type Dovecot struct {
 	Addr string // of IMAP
+	LMTP string // address of LMTP, which takes mail for USER and USER@ any domain
+	Conf string // its configuration, for programs such as dovecot-lda and doveadm
 	dir  string
 	gid  int
 	uid  int
 }
 
 // StartDovecot starts Debian's Dovecot and ends it with the test. location is what follows
-// "maildir:~/Maildir" in mail_location, such as ":LAYOUT=fs".
-func StartDovecot(t testing.TB, location string) *Dovecot {
+// "maildir:~/Maildir" in mail_location, such as ":LAYOUT=fs"; more is added to the configuration. In both
+// DIR stands for a directory of its own, the home of a user is DIR/mail/USER.
+func StartDovecot(t testing.TB, location string, more ...string) *Dovecot {
 	t.Helper()
 	Need(t, "dovecot")
+	Need(t, "/usr/lib/dovecot/lmtp")
 	needRoot(t, "dovecot")
 	dir := Dir(t) // short: it holds the names of sockets
-	d := &Dovecot{Addr: freeAddr(t), dir: dir}
+	d := &Dovecot{Addr: freeAddr(t), LMTP: freeAddr(t), Conf: filepath.Join(dir, "dovecot.conf"), dir: dir}
 	d.uid, d.gid = Owner(t)
 	_, port, _ := net.SplitHostPort(d.Addr)
-	conf := filepath.Join(dir, "dovecot.conf")
-	err := os.WriteFile(conf, []byte(strings.NewReplacer("DIR", dir, "PORT", port, "LOCATION", location,
-		"UID", strconv.Itoa(d.uid), "GID", strconv.Itoa(d.gid)).Replace(`
+	_, lmtp, _ := net.SplitHostPort(d.LMTP)
+	fill := strings.NewReplacer("DIR", dir, "PORT", port, "LMTP", lmtp, "UID", strconv.Itoa(d.uid), "GID", strconv.Itoa(d.gid))
+	err := os.WriteFile(d.Conf, []byte(fill.Replace(`
 base_dir = DIR/run
 state_dir = DIR/state
 log_path = DIR/dovecot.log
-protocols = imap
+protocols = imap lmtp
 listen = 127.0.0.1
 ssl = no
 disable_plaintext_auth = no
 first_valid_uid = 0
 first_valid_gid = 0
-mail_location = maildir:~/MaildirLOCATION
+mail_location = maildir:~/Maildir`+location+`
 service imap-login {
   chroot =
   inet_listener imap {
@@ -49,6 +53,11 @@ service imap-login {
   }
   inet_listener imaps {
     port = 0
+  }
+}
+service lmtp {
+  inet_listener lmtp {
+    port = LMTP
   }
 }
 service anvil {
@@ -65,11 +74,14 @@ userdb {
 namespace inbox {
   inbox = yes
 }
-`)), 0o644)
+protocol lmtp {
+  postmaster_address = postmaster@test.example
+}
+`+strings.Join(more, "\n"))), 0o644)
 	if err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.Command("dovecot", "-F", "-c", conf)
+	cmd := exec.Command("dovecot", "-F", "-c", d.Conf)
 	var out strings.Builder
 	cmd.Stdout, cmd.Stderr = &out, &out
 	if err := cmd.Start(); err != nil {
@@ -81,7 +93,9 @@ namespace inbox {
 		cmd.Process.Signal(os.Interrupt)
 		<-exited
 	})
-	waitListening(t, "dovecot", "tcp", d.Addr, exited, func() string { return out.String() + d.Log(t) })
+	for _, addr := range []string{d.Addr, d.LMTP} {
+		waitListening(t, "dovecot", "tcp", addr, exited, func() string { return out.String() + d.Log(t) })
+	}
 	return d
 }
 
