@@ -3,13 +3,10 @@ package maildir
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io/fs"
 	"log/slog"
 	"maps"
-	"os"
 	"path"
-	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -30,11 +27,10 @@ const (
 // An Account is one user's mailboxes: a root directory and what is open of it in this process.
 // All methods may be called by several goroutines.
 type Account struct {
-	opts  Options  // immutable
-	where string   // immutable; the root's path, for logs and watches
-	fsys  *os.Root // immutable; nothing outside can be reached through it
-	root  *dir     // immutable
-	id    fileID   // immutable; of the root
+	opts    Options // immutable
+	mail    *tree   // immutable; all mailboxes but INBOX are in it
+	inbox   *tree   // immutable; INBOX: mail, if it has no place of its own
+	control *tree   // immutable; what Dovecot calls control files: mail, if they have no place of their own
 
 	scans atomic.Uint64
 
@@ -47,45 +43,24 @@ type Account struct {
 	kept   []*Mailbox          // those that nobody uses, the one that was left last at the end
 	moved  map[string]string   // storage names: that of a mailbox that was renamed → its present one
 	moving map[string]string   // storage names that a RENAME is changing now → the new ones
-	warned map[string]struct{} // places that were complained about
 }
 
-// Open opens an account. A root that does not exist is made, with an INBOX in it, for its owner
-// alone, as delivery agents do. One process opens a root once.
+// Open opens an account. A root that does not exist is made, and so is an INBOX that does not exist, for
+// their owner alone, as delivery agents do. One process opens a root once.
 func Open(root string, o *Options) (*Account, error) {
-	a := &Account{known: map[fileID]*Mailbox{}, moved: map[string]string{}, warned: map[string]struct{}{}}
+	a := &Account{known: map[fileID]*Mailbox{}, moved: map[string]string{}}
 	if o != nil {
 		a.opts = *o
 	}
-	where, err := filepath.Abs(root)
+	fresh, err := a.openTrees(root, makeTree)
 	if err != nil {
 		return nil, err
 	}
-	a.where = where
-	fresh, err := makeRoot(where)
-	if err != nil {
-		return nil, err
-	}
-	if a.fsys, err = os.OpenRoot(where); err != nil {
-		return nil, err
-	}
-	f, err := a.fsys.Open(".")
-	if err != nil {
-		a.fsys.Close()
-		return nil, err
-	}
-	a.root = &dir{f: f}
-	st, err := statFile(f)
-	if err != nil {
-		a.Close()
-		return nil, err
-	}
-	a.id = st.id
 	if err := a.sweep(); err != nil { // what a crash left; a place that can't be read shows later
-		a.log().Warn("look for deleted mailboxes", "root", where, "err", err)
+		a.log().Warn("look for deleted mailboxes", "root", a.Root(), "err", err)
 	}
 	if fresh {
-		if err := a.makeParts(a.root, ".", 0o700); err != nil {
+		if err := a.inbox.makeParts(a.inbox.root, ".", 0o700); err != nil {
 			a.Close()
 			return nil, err
 		}
@@ -93,33 +68,51 @@ func Open(root string, o *Options) (*Account, error) {
 	return a, nil
 }
 
-// makeRoot makes an account's root and the directories above it where they are missing, and their
-// entries durable: mail is acknowledged in them. fresh is whether the root was missing.
-func makeRoot(where string) (fresh bool, err error) {
-	made := where
-	for {
-		if _, err := os.Stat(made); !notExist(err) {
-			break
+// openTrees opens the account's directories. fresh is whether that of INBOX was made.
+func (a *Account) openTrees(root string, open func(where string, log func() *slog.Logger) (t *tree, fresh bool, err error)) (fresh bool, err error) {
+	defer func() {
+		if err != nil {
+			a.closeTrees()
 		}
-		fresh = true
-		made = filepath.Dir(made)
-	}
-	if err := os.MkdirAll(where, 0o700); err != nil {
+	}()
+	if a.mail, fresh, err = open(root, a.log); err != nil {
 		return false, err
 	}
-	for p := where; p != made; {
-		p = filepath.Dir(p)
-		f, err := os.Open(p)
+	a.inbox, a.control = a.mail, a.mail
+	if a.opts.Inbox != "" {
+		var t *tree
+		if t, fresh, err = open(a.opts.Inbox, a.log); err != nil {
+			return false, err
+		}
+		a.inbox = t
+	}
+	if a.opts.Control != "" {
+		t, made, err := open(a.opts.Control, a.log)
 		if err != nil {
 			return false, err
 		}
-		err = f.Sync()
-		f.Close()
-		if err != nil {
-			return false, err
+		a.control = t
+		if made { // as Dovecot makes it
+			mode, err := a.mail.mode()
+			if err == nil {
+				err = t.root.f.Chmod(dirPerm(mode))
+			}
+			if err != nil {
+				return false, err
+			}
 		}
 	}
 	return fresh, nil
+}
+
+func (a *Account) closeTrees() error {
+	var errs []error
+	for i, t := range []*tree{a.mail, a.inbox, a.control} {
+		if t != nil && (i == 0 || t != a.mail) {
+			errs = append(errs, t.close())
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // Close closes the root and what is kept. No mailbox may be in use.
@@ -132,25 +125,28 @@ func (a *Account) Close() error {
 	}
 	a.mu.Unlock()
 	closeAll(kept)
-	return errors.Join(a.root.close(), a.fsys.Close())
+	return a.closeTrees()
 }
 
-// Stands reports whether the root is still the directory that was opened: it was not moved, deleted
-// or made again.
-func (a *Account) Stands() bool {
-	id, err := identify(a.where)
-	return err == nil && id == a.id
-}
+// Stands reports whether the account's directories are still those that were opened: none was moved,
+// deleted or made again.
+func (a *Account) Stands() bool { return a.mail.stands() && a.inbox.stands() && a.control.stands() }
 
-// replaced reports whether another directory has taken the root's place. One that was only moved away
-// may come back.
+// replaced reports whether another directory has taken the place of one of the account's.
 func (a *Account) replaced() bool {
-	id, err := identify(a.where)
-	return err == nil && id != a.id
+	return a.mail.replaced() || a.inbox != a.mail && a.inbox.replaced() || a.control != a.mail && a.control.replaced()
 }
 
 // Root is the account's directory.
-func (a *Account) Root() string { return a.where }
+func (a *Account) Root() string { return a.mail.where }
+
+// at is where a mailbox's directory is.
+func (a *Account) at(storage string) (t *tree, rel string) {
+	if storage == "INBOX" {
+		return a.inbox, "."
+	}
+	return a.mail, a.opts.path(storage)
+}
 
 // Separator is the hierarchy separator in mailbox names.
 func (a *Account) Separator() rune { return a.opts.separator() }
@@ -172,20 +168,12 @@ func (a *Account) log() *slog.Logger {
 	return slog.Default()
 }
 
-func (a *Account) join(rel string) string { return filepath.Join(a.where, rel) }
-
-// rootPerm is the mode that new folders take.
-func (a *Account) rootMode() (fs.FileMode, error) {
-	st, err := a.root.stat("")
-	return st.mode, err
-}
-
 func (a *Account) nextUIDValidity() (uint32, error) {
-	mode, err := a.rootMode()
+	mode, err := a.mail.mode()
 	if err != nil {
 		return 0, err
 	}
-	return nextUIDValidity(a.root, filePerm(mode))
+	return nextUIDValidity(a.control.root, filePerm(mode))
 }
 
 // An Entry is a name that LIST shows.
@@ -252,9 +240,11 @@ func (a *Account) List() ([]Entry, error) {
 func (a *Account) storages() (map[string]bool, error) {
 	found := map[string]bool{}
 	if a.opts.Layout == LayoutFS {
-		return found, a.walk(".", found)
+		err := a.walk(".", found)
+		maps.DeleteFunc(found, func(rel string, _ bool) bool { return a.isOwn(rel) })
+		return found, err
 	}
-	entries, err := fs.ReadDir(a.fsys.FS(), ".")
+	entries, err := a.mail.readDir(".")
 	if err != nil {
 		return nil, err
 	}
@@ -263,25 +253,22 @@ func (a *Account) storages() (map[string]bool, error) {
 		if !strings.HasPrefix(name, ".") || strings.HasPrefix(name, "..") || name == "." {
 			continue
 		}
-		if a.isDir(name, e) {
+		if a.mail.isDir(name, e) && !a.isOwn(name) {
 			found[name[1:]] = true
 		}
 	}
 	return found, nil
 }
 
-// isDir reports whether an entry is a directory, or a symlink to one inside the root.
-func (a *Account) isDir(rel string, e fs.DirEntry) bool {
-	if e.Type()&fs.ModeSymlink == 0 {
-		return e.IsDir()
-	}
-	fi, err := a.fsys.Stat(rel)
-	return err == nil && fi.IsDir()
+// isOwn reports whether a directory is INBOX, or holds control files, and is no mailbox besides.
+func (a *Account) isOwn(rel string) bool {
+	where := a.mail.join(rel)
+	return where == a.inbox.where || where == a.control.where
 }
 
 // walk finds the directories below one in the fs layout.
 func (a *Account) walk(rel string, found map[string]bool) error {
-	entries, err := fs.ReadDir(a.fsys.FS(), rel)
+	entries, err := a.mail.readDir(rel)
 	if notExist(err) {
 		return nil // removed meanwhile
 	} else if err != nil {
@@ -316,7 +303,8 @@ func isMaildirPart(name string) bool { return name == "cur" || name == "new" || 
 func (a *Account) storageOf(name string) (string, error) {
 	storage, err := a.opts.storageName(name)
 	if err == nil {
-		if _, serr := a.stat(a.opts.path(storage)); serr == nil {
+		t, rel := a.at(storage)
+		if _, serr := t.stat(rel); serr == nil {
 			return storage, nil
 		} else if !notExist(serr) && !errors.Is(serr, syscall.ENOTDIR) {
 			return "", serr
@@ -345,8 +333,8 @@ func (a *Account) Mailbox(name string, o RefOptions) (*Ref, error) {
 	if err != nil {
 		return nil, err
 	}
-	rel := a.opts.path(storage)
-	d, err := a.openDir(rel)
+	t, rel := a.at(storage)
+	d, err := t.openDir(rel)
 	if notExist(err) || errors.Is(err, syscall.ENOTDIR) {
 		return nil, ErrNoMailbox
 	} else if err != nil {
@@ -359,9 +347,13 @@ func (a *Account) Mailbox(name string, o RefOptions) (*Ref, error) {
 		}
 	}
 	if err == nil {
-		if err = a.makeParts(d, rel, st.mode); notExist(err) {
+		if err = t.makeParts(d, rel, st.mode); notExist(err) {
 			err = ErrNoMailbox // removed since it was opened
 		}
+	}
+	control := d
+	if err == nil && a.apart() {
+		control, err = a.openControl(storage)
 	}
 	if err != nil {
 		d.close()
@@ -374,6 +366,7 @@ func (a *Account) Mailbox(name string, o RefOptions) (*Ref, error) {
 		m = &Mailbox{
 			acct:    a,
 			d:       d,
+			control: control,
 			id:      st.id,
 			storage: storage,
 			warned:  map[string]struct{}{},
@@ -385,6 +378,9 @@ func (a *Account) Mailbox(name string, o RefOptions) (*Ref, error) {
 		a.known[st.id] = m
 	} else {
 		defer d.close()
+		if a.apart() {
+			defer control.close()
+		}
 	}
 	r := &Ref{Mailbox: m, opts: o}
 	m.mu.Lock()
@@ -444,93 +440,11 @@ func closeAll(dropped []*Mailbox) {
 	for _, m := range dropped {
 		m.disk.Lock() // a look that was under way ends first
 		m.d.close()
+		if m.acct.apart() {
+			m.control.close()
+		}
 		m.disk.Unlock()
 	}
-}
-
-// openDir opens a directory by its path from the root. Where a symlink on the way leads out or in a circle, the
-// error is ErrBadPlace.
-func (a *Account) openDir(rel string) (*dir, error) {
-	d, err := openDir(a.fsys, rel)
-	if err == nil {
-		d.fault = a.root.fault
-		return d, nil
-	}
-	if _, ok := errors.AsType[syscall.Errno](err); ok && !errors.Is(err, syscall.ELOOP) {
-		return nil, err
-	}
-	return nil, a.badPlace(rel, err) // os.Root's own refusal has no name
-}
-
-// parent opens the directory that the last name of a path is in.
-func (a *Account) parent(rel string) (d *dir, name string, err error) {
-	d, err = a.openDir(path.Dir(rel))
-	if errors.Is(err, syscall.ENOTDIR) {
-		err = a.badPlace(path.Dir(rel), err)
-	}
-	return d, path.Base(rel), err
-}
-
-// stat looks at a path without following a symlink in the last place.
-func (a *Account) stat(rel string) (fileStat, error) {
-	d, name, err := a.parent(rel)
-	if err != nil {
-		return fileStat{}, err
-	}
-	defer d.close()
-	return d.stat(name)
-}
-
-// statDir looks at a mailbox's directory, also where it is a symlink to one.
-func (a *Account) statDir(rel string) (fileStat, error) {
-	st, err := a.root.stat(rel)
-	if err != nil || st.mode&fs.ModeSymlink == 0 {
-		return st, err
-	}
-	d, err := a.openDir(rel)
-	if err != nil {
-		return fileStat{}, err
-	}
-	defer d.close()
-	return d.stat("")
-}
-
-// badPlace tells once why no mailbox can be at a path.
-func (a *Account) badPlace(rel string, reason error) error {
-	a.mu.Lock()
-	_, told := a.warned[rel]
-	if told = told || len(a.warned) > 1000; !told {
-		a.warned[rel] = struct{}{}
-	}
-	a.mu.Unlock()
-	if !told {
-		a.log().Warn(ErrBadPlace.Error(), "path", rel, "err", reason)
-	}
-	return fmt.Errorf("%w: %s: %w", ErrBadPlace, rel, reason)
-}
-
-// makeParts makes cur, new and tmp of the directory at rel where they are missing, and them
-// durable. Never through a symlink.
-func (a *Account) makeParts(d *dir, rel string, mode fs.FileMode) error {
-	made := false
-	for _, part := range []string{"cur", "new", "tmp"} {
-		st, err := d.stat(part)
-		switch {
-		case notExist(err):
-			if err := d.mkdir(part, dirPerm(mode)); err != nil && !errors.Is(err, fs.ErrExist) {
-				return err
-			}
-			made = true
-		case err != nil:
-			return err
-		case !st.mode.IsDir():
-			return a.badPlace(path.Join(rel, part), errors.New("not a directory"))
-		}
-	}
-	if made {
-		return d.fsync("")
-	}
-	return nil
 }
 
 // forget takes a mailbox that is gone out of those that can be opened.
@@ -557,17 +471,17 @@ func (a *Account) Create(ctx context.Context, name string, use []imap.MailboxAtt
 	if err := a.free(storage); err != nil {
 		return err
 	}
-	mode, err := a.rootMode()
+	mode, err := a.mail.mode()
 	if err != nil {
 		return err
 	}
 	rel := a.opts.path(storage)
 	if a.opts.Layout == LayoutFS {
-		if err := a.makeParents(rel, mode); err != nil {
+		if err := a.mail.makeParents(rel, mode); err != nil {
 			return err
 		}
 	}
-	above, base, err := a.parent(rel)
+	above, base, err := a.mail.parent(rel)
 	if err != nil {
 		return err
 	}
@@ -577,9 +491,9 @@ func (a *Account) Create(ctx context.Context, name string, use []imap.MailboxAtt
 	if err != nil && !exists {
 		return err
 	}
-	d, err := a.openDir(rel)
+	d, err := a.mail.openDir(rel)
 	if exists && (notExist(err) || errors.Is(err, syscall.ENOTDIR)) {
-		return a.badPlace(rel, err)
+		return a.mail.badPlace(rel, err)
 	} else if err != nil {
 		return err
 	}
@@ -589,8 +503,12 @@ func (a *Account) Create(ctx context.Context, name string, use []imap.MailboxAtt
 			return ErrMailboxExists
 		}
 	}
-	if err := a.fill(ctx, name, rel, d, mode, use); err != nil {
-		unmake(d)
+	err = a.dropControl(storage)
+	if err == nil {
+		err = a.fill(ctx, name, rel, d, mode, use)
+	}
+	if err != nil {
+		a.unmake(d, storage)
 		if !exists {
 			above.rmdir(base) // fails if something else is in it by now
 		}
@@ -599,11 +517,11 @@ func (a *Account) Create(ctx context.Context, name string, use []imap.MailboxAtt
 	a.mu.Lock()
 	delete(a.moved, storage)
 	a.mu.Unlock()
-	return a.fsyncAbove(rel)
+	return a.mail.fsyncAbove(rel)
 }
 
 // unmake takes back what fill made, unless mail has come in.
-func unmake(d *dir) {
+func (a *Account) unmake(d *dir, storage string) {
 	for _, part := range []string{"new", "cur", "tmp"} {
 		if err := d.rmdir(part); err != nil && !notExist(err) {
 			return
@@ -612,11 +530,12 @@ func unmake(d *dir) {
 	for _, name := range []string{folderFile, useFile, listFile} {
 		d.remove(name)
 	}
+	a.dropControl(storage)
 }
 
 // fill makes a mailbox of the directory d, which is at rel.
 func (a *Account) fill(ctx context.Context, name, rel string, d *dir, mode fs.FileMode, use []imap.MailboxAttr) error {
-	if err := a.makeParts(d, rel, mode); err != nil {
+	if err := a.mail.makeParts(d, rel, mode); err != nil {
 		return err
 	}
 	if a.opts.Layout == LayoutMaildirpp {
@@ -644,71 +563,9 @@ func (a *Account) fill(ctx context.Context, name, rel string, d *dir, mode fs.Fi
 	return err
 }
 
-// fsyncAbove makes the entries of mailboxes durable, and in the fs layout those of the directories
-// above them, so that a message that is acknowledged later is not lost with one of them.
-func (a *Account) fsyncAbove(rels ...string) error {
-	done := map[string]bool{}
-	for _, rel := range rels {
-		for rel != "." {
-			rel = path.Dir(rel)
-			if done[rel] {
-				continue
-			}
-			done[rel] = true
-			if err := a.fsync(rel); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
-}
-
-// fsync makes the entries of a directory durable.
-func (a *Account) fsync(rel string) error {
-	d, err := a.openDir(rel)
-	if err != nil {
-		return err
-	}
-	defer d.close()
-	return d.fsync("")
-}
-
-// makeParents makes the directories above one in the fs layout.
-func (a *Account) makeParents(rel string, mode fs.FileMode) error {
-	if rel = path.Dir(rel); rel == "." {
-		return nil
-	}
-	if err := a.makeParents(rel, mode); err != nil {
-		return err
-	}
-	d, name, err := a.parent(rel)
-	if err != nil {
-		return err
-	}
-	defer d.close()
-	if err := d.mkdir(name, dirPerm(mode)); err != nil && !errors.Is(err, fs.ErrExist) {
-		return err
-	}
-	return nil
-}
-
-// rename gives a directory another path. Nothing may be there, and no symlink on the way leads out.
-func (a *Account) rename(from, to string) error {
-	source, name, err := a.parent(from)
-	if err != nil {
-		return err
-	}
-	defer source.close()
-	dest, newName, err := a.parent(to)
-	if err != nil {
-		return err
-	}
-	defer dest.close()
-	return source.renameTo(name, dest, newName)
-}
-
 func (a *Account) specialUse(storage string) []imap.MailboxAttr {
-	f, err := a.root.open(path.Join(a.opts.path(storage), useFile))
+	t, rel := a.at(storage)
+	f, err := t.root.open(path.Join(rel, useFile))
 	if err != nil {
 		return nil
 	}
@@ -746,7 +603,7 @@ func (a *Account) Delete(ctx context.Context, name string, keep bool) error {
 	}
 	defer r.Close()
 	deleted := goneError("Mailbox " + name + " has been deleted")
-	if removed, err := a.removeLink(a.opts.path(storage)); err != nil {
+	if removed, err := a.mail.removeLink(a.opts.path(storage)); err != nil {
 		return err
 	} else if removed {
 		r.vanish(deleted) // for those who have it open by its other name, too
@@ -771,32 +628,22 @@ func (a *Account) Delete(ctx context.Context, name string, keep bool) error {
 	if err := a.makeAsides(); err != nil {
 		return err
 	}
-	err = r.locked(ctx, lockWait, func() error { return a.moveAside(r.d, storage, aside) })
+	err = r.locked(ctx, lockWait, func() error {
+		err := a.moveAside(r.d, storage, aside)
+		if err == nil {
+			a.setControlAside(storage, aside)
+		}
+		return err
+	})
 	if err != nil {
 		return err
 	}
 	r.vanish(deleted)
 	// First of all it is gone for good: what came back after the power went would lack a part of its mail.
-	if err := a.fsync(path.Dir(a.opts.path(storage))); err != nil {
+	if err := a.mail.fsync(path.Dir(a.opts.path(storage))); err != nil {
 		return err
 	}
-	return a.root.removeAll(a.fsys, aside)
-}
-
-// removeLink removes what is at a path if it is a symlink.
-func (a *Account) removeLink(rel string) (removed bool, err error) {
-	d, name, err := a.parent(rel)
-	if err != nil {
-		return false, err
-	}
-	defer d.close()
-	if st, err := d.stat(name); err != nil || st.mode&fs.ModeSymlink == 0 {
-		return false, err
-	}
-	if err := d.remove(name); err != nil {
-		return false, err
-	}
-	return true, d.fsync("")
+	return a.removeAside(aside)
 }
 
 // hasBelow reports whether a mailbox's directory holds other mailboxes.
@@ -804,7 +651,7 @@ func (a *Account) hasBelow(rel string) (bool, error) {
 	if a.opts.Layout != LayoutFS {
 		return false, nil
 	}
-	entries, err := fs.ReadDir(a.fsys.FS(), rel)
+	entries, err := a.mail.readDir(rel)
 	return slices.ContainsFunc(entries, func(e fs.DirEntry) bool { return e.IsDir() && !isMaildirPart(e.Name()) }), err
 }
 
@@ -848,7 +695,7 @@ func (a *Account) Rename(ctx context.Context, from, to string) error {
 		return ErrNoMailbox
 	}
 	for _, s := range moves {
-		if _, err := a.stat(a.opts.path(s)); err == nil {
+		if _, err := a.mail.stat(a.opts.path(s)); err == nil {
 			return ErrMailboxExists
 		} else if errors.Is(err, ErrBadPlace) {
 			return err
@@ -860,16 +707,17 @@ func (a *Account) Rename(ctx context.Context, from, to string) error {
 	a.setMoving(moves)
 	defer a.setMoving(nil)
 	if a.opts.Layout == LayoutFS {
-		mode, err := a.rootMode()
+		mode, err := a.mail.mode()
 		if err != nil {
 			return err
 		}
-		if err := a.makeParents(a.opts.path(toStorage), mode); err != nil {
+		if err := a.mail.makeParents(a.opts.path(toStorage), mode); err != nil {
 			return err
 		}
-		if err := a.rename(a.opts.path(fromStorage), a.opts.path(toStorage)); err != nil {
+		if err := a.mail.rename(a.opts.path(fromStorage), a.opts.path(toStorage)); err != nil {
 			return err
 		}
+		a.moveControl(fromStorage, toStorage)
 	}
 	done := slices.Sorted(maps.Keys(moves))
 	for i, old := range done {
@@ -883,7 +731,7 @@ func (a *Account) Rename(ctx context.Context, from, to string) error {
 	a.mu.Lock()
 	a.noteMoved(fromStorage, toStorage) // also where it is only above others
 	a.mu.Unlock()
-	if err := a.fsyncAbove(a.opts.path(toStorage), a.opts.path(fromStorage)); err != nil {
+	if err := a.mail.fsyncAbove(a.opts.path(toStorage), a.opts.path(fromStorage)); err != nil {
 		return err
 	}
 	return a.updateSubscriptions(ctx, func(s *subscriptions) {
@@ -908,11 +756,12 @@ func (a *Account) setMoving(moves map[string]string) {
 func (a *Account) move(old, now string) error {
 	rel := a.opts.path(now)
 	if a.opts.Layout == LayoutMaildirpp {
-		if err := a.rename(a.opts.path(old), rel); err != nil {
+		if err := a.mail.rename(a.opts.path(old), rel); err != nil {
 			return err
 		}
+		a.moveControl(old, now)
 	}
-	st, err := a.statDir(rel)
+	st, err := a.mail.statDir(rel)
 	if err != nil {
 		return err
 	}
@@ -951,7 +800,8 @@ func (a *Account) NewName(old string) (now string, ok bool) {
 	a.mu.Unlock()
 	if ok {
 		now, _ = a.opts.mailboxName(storage)
-		_, err = a.root.stat(a.opts.path(storage))
+		t, rel := a.at(storage)
+		_, err = t.root.stat(rel)
 	}
 	return now, ok && err == nil
 }
@@ -963,7 +813,8 @@ func (a *Account) whereIs(id fileID) (storage string, ok bool) {
 		return "", false
 	}
 	for storage := range storages {
-		if st, err := a.root.stat(a.opts.path(storage)); err == nil && st.id == id {
+		t, rel := a.at(storage)
+		if st, err := t.root.stat(rel); err == nil && st.id == id {
 			return storage, true
 		}
 	}
@@ -995,7 +846,7 @@ func (a *Account) renameINBOX(ctx context.Context, to string) error {
 
 // Subscriptions are the names that LSUB shows, whether or not there is such a mailbox.
 func (a *Account) Subscriptions() ([]string, error) {
-	s, err := readSubscriptions(a.root, a.opts.storageSeparator())
+	s, err := readSubscriptions(a.control.root, a.opts.storageSeparator())
 	if err != nil {
 		return nil, err
 	}
@@ -1027,9 +878,9 @@ func (a *Account) Subscribe(ctx context.Context, name string, on bool) error {
 }
 
 func (a *Account) updateSubscriptions(ctx context.Context, f func(*subscriptions)) error {
-	mode, err := a.rootMode()
+	mode, err := a.mail.mode()
 	if err != nil {
 		return err
 	}
-	return updateSubscriptions(ctx, a.root, a.opts.storageSeparator(), filePerm(mode), f)
+	return updateSubscriptions(ctx, a.control.root, a.opts.storageSeparator(), filePerm(mode), f)
 }

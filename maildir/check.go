@@ -5,7 +5,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"os"
+	"log/slog"
 	"path"
 	"slices"
 	"strconv"
@@ -55,19 +55,18 @@ var tmpAge = 36 * time.Hour
 //
 // The error is that the root can't be read at all.
 func Check(root string, o *Options) ([]Problem, error) {
-	a := &Account{where: root}
+	a := &Account{}
 	if o != nil {
 		a.opts = *o
 	}
-	var err error
-	if a.fsys, err = os.OpenRoot(root); err != nil {
+	open := func(where string, log func() *slog.Logger) (*tree, bool, error) {
+		t, err := openTree(where, log)
+		return t, false, err
+	}
+	if _, err := a.openTrees(root, open); err != nil {
 		return nil, err
 	}
-	defer a.fsys.Close()
-	if a.root, err = openDir(a.fsys, "."); err != nil {
-		return nil, err
-	}
-	defer a.root.close()
+	defer a.closeTrees()
 	c := &checker{a: a}
 	storages, err := a.storages()
 	if err != nil {
@@ -84,8 +83,10 @@ func Check(root string, o *Options) ([]Problem, error) {
 		c.mailbox(storage)
 	}
 	c.name = ""
-	c.rel = "."
+	c.in, c.rel = a.mail, "."
 	c.rootEntries()
+	c.in = a.control
+	c.validity()
 	c.subscriptions()
 	return c.problems, nil
 }
@@ -94,14 +95,18 @@ func Check(root string, o *Options) ([]Problem, error) {
 type checker struct {
 	a        *Account
 	name     string // of the mailbox that is looked at
-	rel      string // its directory, from the root
+	in       *tree  // where what is looked at is
+	rel      string // the directory, from there
 	problems []Problem
 }
 
-// add adds a problem with a file of the mailbox that is looked at.
+// add adds a problem with a file of the directory that is looked at.
 func (c *checker) add(serious bool, file string, line int, format string, args ...any) {
+	if file = path.Join(c.rel, file); c.in != c.a.mail {
+		file = c.in.join(file)
+	}
 	c.problems = append(c.problems, Problem{
-		Mailbox: c.name, File: path.Join(c.rel, file), Line: line, Text: fmt.Sprintf(format, args...), Serious: serious,
+		Mailbox: c.name, File: file, Line: line, Text: fmt.Sprintf(format, args...), Serious: serious,
 	})
 }
 
@@ -117,11 +122,11 @@ func (c *checker) unreadable(file string, err error) {
 func (c *checker) mailbox(storage string) {
 	var canonical bool
 	c.name, canonical = c.a.opts.mailboxName(storage)
-	c.rel = c.a.opts.path(storage)
+	c.in, c.rel = c.a.at(storage)
 	if storage != "INBOX" && !canonical {
 		c.add(false, "", 0, "is not spelled as this server spells names (%s): shown as %q", c.a.opts.Names, c.name)
 	}
-	d, err := openDir(c.a.fsys, c.rel)
+	d, err := c.in.openDir(c.rel)
 	if err != nil {
 		c.unreadable("", err)
 		return
@@ -134,11 +139,23 @@ func (c *checker) mailbox(storage string) {
 	}
 	c.permissions("", st)
 	used := c.messages(d)
+	c.tmp(d)
+	if c.a.apart() {
+		c.in, c.rel = c.a.control, c.a.opts.controlPath(storage)
+		control, err := c.in.openDir(c.rel)
+		if notExist(err) {
+			return
+		} else if err != nil {
+			c.unreadable("", err)
+			return
+		}
+		defer control.close()
+		d = control
+	}
 	c.list(d)
 	c.keywords(d, used)
 	c.lock(d, listLock, dotlockOptions{guarded: listFile, stale: 120 * time.Second})
 	c.lock(d, keysFile+".lock", dotlockOptions{guarded: keysFile, stale: 120 * time.Second})
-	c.tmp(d)
 }
 
 // permissions tells what the owner, as whom the server runs, may not do.
@@ -357,26 +374,14 @@ func later(a, b unix.Timespec) time.Time {
 
 // rootEntries looks at what lies in the root besides mailboxes.
 func (c *checker) rootEntries() {
-	var counters []string
-	var highest uint64
-	err := eachName(c.a.root, ".", func(name string) {
-		if suffix, ok := strings.CutPrefix(name, validityFile+"."); ok {
-			v, err := strconv.ParseUint(suffix, 16, 32)
-			if err != nil || len(suffix) != 8 {
-				c.add(false, name, 0, "does not end in 8 hexadecimal digits: not counted")
-				return
-			}
-			counters = append(counters, name)
-			highest = max(highest, v)
-			return
-		}
-		st, err := c.a.root.stat(name)
+	err := eachName(c.a.mail.root, ".", func(name string) {
+		st, err := c.a.mail.root.stat(name)
 		if err != nil || c.a.opts.Layout == LayoutMaildirpp && !strings.HasPrefix(name, ".") || strings.HasPrefix(name, "..") {
 			return
 		}
 		switch {
 		case st.mode&fs.ModeSymlink != 0:
-			if _, err := c.a.fsys.Stat(name); err != nil {
+			if _, err := c.a.mail.fsys.Stat(name); err != nil {
 				c.add(false, name, 0, "is a symlink that leads nowhere or out of the root: not shown")
 			}
 		case c.a.opts.Layout == LayoutMaildirpp && !st.mode.IsDir():
@@ -386,10 +391,32 @@ func (c *checker) rootEntries() {
 	if err != nil {
 		c.unreadable("", err)
 	}
+}
+
+// validity looks at dovecot-uidvalidity and its counter.
+func (c *checker) validity() {
+	var counters []string
+	var highest uint64
+	err := eachName(c.in.root, ".", func(name string) {
+		suffix, ok := strings.CutPrefix(name, validityFile+".")
+		if !ok {
+			return
+		}
+		v, err := strconv.ParseUint(suffix, 16, 32)
+		if err != nil || len(suffix) != 8 {
+			c.add(false, name, 0, "does not end in 8 hexadecimal digits: not counted")
+			return
+		}
+		counters = append(counters, name)
+		highest = max(highest, v)
+	})
+	if err != nil {
+		c.unreadable("", err)
+	}
 	if len(counters) > 1 {
 		c.add(false, validityFile, 0, "has several counters (%s): the highest counts", strings.Join(counters, ", "))
 	}
-	text, ok := c.read(c.a.root, validityFile)
+	text, ok := c.read(c.in.root, validityFile)
 	if !ok {
 		return
 	}
@@ -404,8 +431,8 @@ func (c *checker) rootEntries() {
 
 // subscriptions looks at the file of that name.
 func (c *checker) subscriptions() {
-	c.lock(c.a.root, subsFile+".lock", dotlockOptions{guarded: subsFile, stale: 30 * time.Second})
-	text, ok := c.read(c.a.root, subsFile)
+	c.lock(c.in.root, subsFile+".lock", dotlockOptions{guarded: subsFile, stale: 30 * time.Second})
+	text, ok := c.read(c.in.root, subsFile)
 	if !ok {
 		return
 	}
@@ -438,6 +465,7 @@ func (c *checker) subscribable(storage string) bool {
 	if _, canonical := c.a.opts.mailboxName(storage); canonical {
 		return true
 	}
-	_, err := c.a.fsys.Stat(c.a.opts.path(storage))
+	t, rel := c.a.at(storage)
+	_, err := t.fsys.Stat(rel)
 	return err == nil
 }

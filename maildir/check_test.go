@@ -72,12 +72,12 @@ func TestCheck(t *testing.T) {
 			if err := c.prepare(root); err != nil {
 				t.Fatal(err)
 			}
-			before := tree(t, root)
+			before := listing(t, root)
 			problems, err := Check(root, nil)
 			if err != nil {
 				t.Fatal(err)
 			}
-			if after := tree(t, root); after != before {
+			if after := listing(t, root); after != before {
 				t.Errorf("Check changed\n%sto\n%s", before, after)
 			}
 			switch {
@@ -173,8 +173,8 @@ func sub(name string) step {
 	}
 }
 
-// tree lists everything below a directory, with times.
-func tree(t *testing.T, root string) string {
+// listing lists everything below a directory, with times.
+func listing(t *testing.T, root string) string {
 	t.Helper()
 	var b strings.Builder
 	err := filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {

@@ -591,7 +591,7 @@ func TestStoreBesideRenames(t *testing.T) {
 func TestCreateTakenBack(t *testing.T) {
 	eachLayout(t, func(t *testing.T, a *Account) {
 		full := errors.New("no space left")
-		a.root.fault = func(op string, paths ...string) error {
+		a.mail.root.fault = func(op string, paths ...string) error {
 			if op == "write" && strings.Contains(paths[0], listFile) {
 				return full
 			}
@@ -600,7 +600,7 @@ func TestCreateTakenBack(t *testing.T) {
 		if err := a.Create(context.Background(), "box", []imap.MailboxAttr{imap.MailboxAttrSent}); !errors.Is(err, full) {
 			t.Fatalf("create: %v", err)
 		}
-		a.root.fault = nil
+		a.mail.root.fault = nil
 		if _, err := os.Lstat(filepath.Join(a.Root(), a.opts.path("box"))); !os.IsNotExist(err) {
 			t.Errorf("the directory is there: %v", err)
 		}
@@ -615,14 +615,14 @@ func TestUIDValiditiesAtOnce(t *testing.T) {
 	eachLayout(t, func(t *testing.T, a *Account) {
 		var second uint32
 		var err2 error
-		a.root.fault = func(op string, paths ...string) error {
+		a.mail.root.fault = func(op string, paths ...string) error {
 			if op == "rename" && filepath.Base(paths[1]) == validityFile {
-				a.root.fault = nil
-				second, err2 = nextUIDValidity(a.root, 0o600)
+				a.mail.root.fault = nil
+				second, err2 = nextUIDValidity(a.mail.root, 0o600)
 			}
 			return nil
 		}
-		first, err := nextUIDValidity(a.root, 0o600)
+		first, err := nextUIDValidity(a.mail.root, 0o600)
 		if err != nil || err2 != nil || first == 0 || second == 0 || first == second {
 			t.Errorf("%d, %v and %d, %v", first, err, second, err2)
 		}

@@ -348,7 +348,7 @@ func crashCases(sep string) []crashCase {
 	}, {
 		name: "append where cur is missing",
 		run: func(ctx context.Context, a *Account, _, _, plain *Ref) error {
-			if err := os.Remove(filepath.Join(a.Root(), plain.path(), "cur")); err != nil {
+			if err := os.Remove(plain.d.path("cur")); err != nil {
 				return err
 			}
 			r, err := a.Mailbox("plain", RefOptions{})
@@ -515,7 +515,7 @@ func (c *crashCase) try(t *testing.T, template string, before *state, o *Options
 		}
 	}
 	setFaults := func(f func(op string, paths ...string) error) {
-		a.root.fault = f
+		a.mail.root.fault = f
 		for _, r := range refs {
 			setFault(r, f)
 		}
@@ -802,7 +802,7 @@ func TestRenameIsUndone(t *testing.T) {
 		}
 		r := open(t, a, names[0], RefOptions{Selected: true})
 		renames := 0
-		a.root.fault = func(op string, paths ...string) error {
+		a.mail.root.fault = func(op string, paths ...string) error {
 			if op != "rename" {
 				return nil
 			}
@@ -812,7 +812,7 @@ func TestRenameIsUndone(t *testing.T) {
 			return nil
 		}
 		err := a.Rename(ctx, "a", "z")
-		a.root.fault = nil
+		a.mail.root.fault = nil
 		if !errors.Is(err, unix.EIO) {
 			t.Fatalf("rename: %v", err)
 		}
@@ -853,7 +853,7 @@ func TestDeleteIsFinished(t *testing.T) {
 		return nil
 	}
 	setFault(r, fault)
-	a.root.fault = fault
+	a.mail.root.fault = fault
 	err = a.Delete(context.Background(), "other", false)
 	if !errors.Is(err, unix.EIO) {
 		t.Fatalf("delete: %v", err)

@@ -2,7 +2,7 @@ package maildir
 
 import (
 	"context"
-	"io/fs"
+	"errors"
 	"path"
 	"slices"
 	"strings"
@@ -30,12 +30,13 @@ func (a *Account) setAside(ctx context.Context, m *Mailbox, storage string) erro
 	err := m.locked(ctx, lockWait, func() error {
 		err := writeAsideFile(m.d, storage, aside)
 		if err == nil {
-			err = a.rename(rel, aside)
+			err = a.mail.rename(rel, aside)
 		}
 		if err != nil {
 			m.d.remove(asideFile)
 			return err
 		}
+		a.setControlAside(storage, aside)
 		m.mu.Lock()
 		m.aside = aside
 		m.wake() // for who watches directories by their path
@@ -46,19 +47,19 @@ func (a *Account) setAside(ctx context.Context, m *Mailbox, storage string) erro
 		return err
 	}
 	a.forget(m)
-	if err := a.root.fsync("tmp"); err != nil {
+	if err := a.mail.root.fsync("tmp"); err != nil {
 		return err
 	}
-	return a.root.fsync(path.Dir(rel))
+	return a.mail.root.fsync(path.Dir(rel))
 }
 
 // makeAsides makes the place where deleted mailboxes are: INBOX may not have been opened yet.
 func (a *Account) makeAsides() error {
-	mode, err := a.rootMode()
+	mode, err := a.mail.mode()
 	if err != nil {
 		return err
 	}
-	return a.makeParts(a.root, ".", mode)
+	return a.mail.makeParts(a.mail.root, ".", mode)
 }
 
 // moveAside takes a mailbox away to be removed. It is one rename, so that the mailbox is there or gone
@@ -72,16 +73,16 @@ func (a *Account) moveAside(d *dir, storage, aside string) error {
 		return err
 	}
 	if !below {
-		return a.rename(rel, aside)
+		return a.mail.rename(rel, aside)
 	}
-	mode, err := a.rootMode()
+	mode, err := a.mail.mode()
 	if err != nil {
 		return err
 	}
-	if err := a.root.mkdir(aside, dirPerm(mode)); err != nil {
+	if err := a.mail.root.mkdir(aside, dirPerm(mode)); err != nil {
 		return err
 	}
-	to, err := a.openDir(aside)
+	to, err := a.mail.openDir(aside)
 	if err != nil {
 		return err
 	}
@@ -100,7 +101,7 @@ func (a *Account) moveAside(d *dir, storage, aside string) error {
 	}
 	if err != nil {
 		if _, serr := to.stat("cur"); notExist(serr) {
-			a.root.removeAll(a.fsys, aside)
+			a.mail.removeAll(aside)
 		}
 	}
 	return err
@@ -110,7 +111,7 @@ func (a *Account) moveAside(d *dir, storage, aside string) error {
 // useLock last, since it tells that the new place is in use. If that goes wrong, all is moved back, cur
 // last: where it stays, the next sweep goes on.
 func (a *Account) moveParts(from, to *dir, rel string) error {
-	entries, err := fs.ReadDir(a.fsys.FS(), rel)
+	entries, err := a.mail.readDir(rel)
 	if err != nil {
 		return err
 	}
@@ -172,7 +173,7 @@ func isAside(p string) bool {
 
 // eachAside calls f for each mailbox that is set aside.
 func (a *Account) eachAside(f func(aside string, d *dir)) error {
-	entries, err := fs.ReadDir(a.fsys.FS(), "tmp")
+	entries, err := a.mail.readDir("tmp")
 	if notExist(err) {
 		return nil
 	} else if err != nil {
@@ -180,7 +181,7 @@ func (a *Account) eachAside(f func(aside string, d *dir)) error {
 	}
 	for _, e := range entries {
 		if aside := "tmp/" + e.Name(); e.IsDir() && isAside(aside) {
-			if d, err := a.openDir(aside); err == nil {
+			if d, err := a.mail.openDir(aside); err == nil {
 				f(aside, d)
 				d.close()
 			}
@@ -191,18 +192,19 @@ func (a *Account) eachAside(f func(aside string, d *dir)) error {
 
 // sweep removes the mailboxes that are set aside and that nobody has open any more.
 func (a *Account) sweep() error {
-	return a.eachAside(func(aside string, d *dir) {
+	err := a.eachAside(func(aside string, d *dir) {
 		if used, err := usedElsewhere(d); used || err != nil {
 			return
 		}
 		err := a.finishMove(d)
 		if err == nil {
-			err = a.root.removeAll(a.fsys, aside)
+			err = a.removeAside(aside)
 		}
 		if err != nil {
 			a.log().Warn("remove a deleted mailbox", "path", aside, "err", err)
 		}
 	})
+	return errors.Join(err, a.sweepControl())
 }
 
 // finishMove takes away what moveAside left of a mailbox when its process ended: what is beside the
@@ -213,7 +215,7 @@ func (a *Account) finishMove(to *dir) error {
 		return nil
 	}
 	rel := a.opts.path(storage)
-	from, err := a.openDir(rel)
+	from, err := a.mail.openDir(rel)
 	if notExist(err) {
 		return nil // it was moved as a whole
 	} else if err != nil {

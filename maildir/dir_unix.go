@@ -334,14 +334,6 @@ func (d *dir) writeFile(name, tmp string, content []byte, perm fs.FileMode) erro
 	return d.fsync(path.Dir(name))
 }
 
-// removeAll removes what is below a name in the account's root, and the name.
-func (d *dir) removeAll(root *os.Root, name string) error {
-	if err := d.before("removeall", name); err != nil {
-		return err
-	}
-	return root.RemoveAll(name)
-}
-
 // setTimes sets a file's modification time, which is a message's internal date.
 func (d *dir) setTimes(name string, mtime unix.Timespec) error {
 	if err := d.before("utimes", name); err != nil {

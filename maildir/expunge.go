@@ -169,7 +169,8 @@ func (m *Mailbox) ghostOf(uid imap.UID) (string, bool) {
 // sweepGhosts removes the ghosts that were for processes which have gone, and those for this one, in
 // which nobody has the mailbox selected (yet, or any more). f is the open useLock.
 func (m *Mailbox) sweepGhosts(f *os.File) {
-	entries, err := fs.ReadDir(m.acct.fsys.FS(), path.Join(m.path(), "tmp"))
+	t, rel := m.where()
+	entries, err := t.readDir(path.Join(rel, "tmp"))
 	if err != nil || len(entries) == 0 {
 		return // a place that can't be read is complained of elsewhere
 	}

@@ -111,14 +111,14 @@ func (m *Mailbox) watch() {
 	if m.acct.opts.Watcher == nil || m.holders(nil) == 0 {
 		return
 	}
-	rel := m.path()
+	t, rel := m.where()
 	if m.watched != nil && m.watched.path == rel {
 		return
 	}
 	m.unwatch()
 	w := &watched{path: rel}
 	part := func(name string) Watching {
-		return m.acct.opts.Watcher.Watch(m.acct.join(path.Join(rel, name)), func(file string) {
+		return m.acct.opts.Watcher.Watch(t.join(path.Join(rel, name)), func(file string) {
 			if file != "" {
 				file = name + "/" + file
 			}
@@ -128,17 +128,21 @@ func (m *Mailbox) watch() {
 		})
 	}
 	w.new, w.cur = part("new"), part("cur")
-	w.others = append(w.others, m.acct.opts.Watcher.Watch(m.acct.join(rel), func(file string) {
-		// Of the mailbox's own directory it matters that it is moved or removed, or is none any more, and that
-		// another program gave UIDs or named keywords. Locks come and go in it.
+	own := func(file string) {
+		// Of the mailbox's own directories it matters that they are moved or removed, or are none any more, and that
+		// another program gave UIDs or named keywords. Locks come and go in them.
 		if file == "" || file == "cur" || (file == listFile || file == keysFile) && m.hints.awaited() {
 			if m.hints.wake() {
 				go m.lookNow()
 			}
 		}
-	}))
+	}
+	w.others = append(w.others, m.acct.opts.Watcher.Watch(t.join(rel), own))
+	if m.acct.apart() {
+		w.others = append(w.others, m.acct.opts.Watcher.Watch(m.control.f.Name(), own))
+	}
 	for above := path.Dir(rel); rel != "." && above != "."; above = path.Dir(above) {
-		w.others = append(w.others, m.acct.opts.Watcher.Watch(m.acct.join(above), func(file string) {
+		w.others = append(w.others, m.acct.opts.Watcher.Watch(t.join(above), func(file string) {
 			if file == "" && m.hints.wake() { // it is moved, and the mailbox with it
 				go m.lookNow()
 			}

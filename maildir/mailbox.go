@@ -34,13 +34,14 @@ const (
 // longer what it was.
 type Mailbox struct {
 	acct *Account                 // immutable
-	d    *dir                     // immutable
+	d    *dir                     // immutable; where its mail is
 	id   fileID                   // immutable
 	snap atomic.Pointer[Snapshot] // the current state; only publish replaces it
 
 	// disk makes this process one party to the dotlock, which is taken after it. It is held
 	// during I/O and guards what follows.
 	disk      sync.Mutex
+	control   *dir                // where dovecot-uidlist and dovecot-keywords are: d, if they are not apart
 	scanned   scanState           // of the last complete scan, or of our own last change
 	scanTook  time.Duration       // for cur/
 	list      listState           // of dovecot-uidlist as it was last read; zero: not known
@@ -106,14 +107,14 @@ func (m *Mailbox) Name() string {
 	return name
 }
 
-// path is the mailbox's directory, from the root.
-func (m *Mailbox) path() string {
+// where is where the mailbox's directory is.
+func (m *Mailbox) where() (t *tree, rel string) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.aside != "" {
-		return m.aside
+		return m.acct.mail, m.aside
 	}
-	return m.acct.opts.path(m.storage)
+	return m.acct.at(m.storage)
 }
 
 // Deleted reports whether the mailbox was deleted and is kept for those who have it selected, or was taken
@@ -367,11 +368,14 @@ func (r *Ref) Recent() []imap.UID {
 // locked runs f under dovecot-uidlist.lock, after making sure that the directory still stands
 // under its name. The caller holds disk.
 func (m *Mailbox) locked(ctx context.Context, wait time.Duration, f func() error) error {
+	if _, err := m.findControl(); err != nil {
+		return err
+	}
 	st, err := m.d.stat("")
 	if err != nil {
 		return err
 	}
-	l, err := lockDotfile(ctx, m.d, listLock, dotlockOptions{guarded: listFile, wait: wait, perm: filePerm(st.mode)})
+	l, err := lockDotfile(ctx, m.control, listLock, dotlockOptions{guarded: listFile, wait: wait, perm: filePerm(st.mode)})
 	if err != nil {
 		return m.missing(err)
 	}
@@ -382,6 +386,11 @@ func (m *Mailbox) locked(ctx context.Context, wait time.Duration, f func() error
 	}()
 	if err := m.stands(); err != nil {
 		return err
+	}
+	if changed, err := m.findControl(); err != nil {
+		return err
+	} else if changed { // and the lock is another one
+		return m.locked(ctx, wait, f)
 	}
 	return f()
 }
@@ -398,7 +407,8 @@ func (m *Mailbox) stands() error {
 		return reason
 	}
 	for range 3 { // a RENAME may come between the looks
-		st, err := m.acct.statDir(m.path())
+		t, rel := m.where()
+		st, err := t.statDir(rel)
 		if err == nil && st.id == m.id {
 			return nil
 		} else if err != nil && !notExist(err) && !errors.Is(err, ErrBadPlace) {
@@ -414,7 +424,10 @@ func (m *Mailbox) stands() error {
 // withoutCur reports whether the directory is that of no mailbox any more, and then the mailbox is gone:
 // in the fs layout the directory stays when there are others below.
 func (m *Mailbox) withoutCur() bool {
-	if _, err := m.d.stat("cur"); !notExist(err) || m.path() == "." {
+	if _, rel := m.where(); rel == "." {
+		return false
+	}
+	if _, err := m.d.stat("cur"); !notExist(err) {
 		return false
 	}
 	m.vanishOutside()
@@ -431,7 +444,7 @@ func (m *Mailbox) wasSetAside() bool {
 	if aside == "" {
 		return false
 	}
-	if st, err := m.acct.root.stat(aside); err != nil || st.id != m.id {
+	if st, err := m.acct.mail.root.stat(aside); err != nil || st.id != m.id {
 		return false
 	}
 	m.mu.Lock()

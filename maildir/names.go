@@ -54,13 +54,19 @@ func (o *Options) separator() rune {
 // storageName spells a mailbox's name as it is on disk, with the layout's separator: "INBOX",
 // "Work.Entw&APw-rfe". The error is a *NameError.
 func (o *Options) storageName(name string) (string, error) {
-	bad := func(reason string) (string, error) { return "", &NameError{name, reason} }
+	whole := name
+	bad := func(reason string) (string, error) { return "", &NameError{whole, reason} }
 	sep, storeSep := string(o.separator()), o.storageSeparator()
 	name = strings.TrimSuffix(name, sep)
 	if strings.EqualFold(name, "INBOX") {
 		return "INBOX", nil
 	}
+	name, ok := o.trimPrefix(name)
 	switch {
+	case !ok:
+		return bad(fmt.Sprintf("does not begin with %q, as all but INBOX do", o.Prefix))
+	case o.Prefix != "" && name == "INBOX":
+		return "INBOX", nil // as Dovecot has it
 	case name == "":
 		return bad("is empty")
 	case !utf8.ValidString(name):
@@ -90,7 +96,7 @@ func (o *Options) storageName(name string) (string, error) {
 			return bad("has a part of more than 255 bytes on disk")
 		}
 	}
-	if strings.EqualFold(parts[0], "INBOX") {
+	if o.Prefix == "" && strings.EqualFold(parts[0], "INBOX") {
 		parts[0] = "INBOX"
 	}
 	storage := strings.Join(parts, storeSep)
@@ -98,6 +104,22 @@ func (o *Options) storageName(name string) (string, error) {
 		return bad("has more than 255 bytes on disk")
 	}
 	return storage, nil
+}
+
+// trimPrefix takes the prefix off a mailbox's name; ok is whether it was there. If it begins with INBOX, that
+// is as good in other letters.
+func (o *Options) trimPrefix(name string) (rest string, ok bool) {
+	if len(name) < len(o.Prefix) {
+		return name, false
+	}
+	prefix, rest := name[:len(o.Prefix)], name[len(o.Prefix):]
+	if prefix == o.Prefix {
+		return rest, true
+	}
+	const inbox = "INBOX"
+	ok = strings.HasPrefix(o.Prefix, inbox+string(o.separator())) && strings.EqualFold(prefix[:len(inbox)], inbox) &&
+		prefix[len(inbox):] == o.Prefix[len(inbox):]
+	return rest, ok
 }
 
 // ownFile reports whether a name in the root is one of the files that mail servers keep there.
@@ -124,6 +146,9 @@ func (o *Options) path(storage string) string {
 // mailboxName is the name by which clients know a storage name. What another program spelled in
 // its own way gets a name that can be shown; canonical is whether storageName leads back.
 func (o *Options) mailboxName(storage string) (name string, canonical bool) {
+	if storage == "INBOX" {
+		return storage, true
+	}
 	parts := strings.Split(storage, o.storageSeparator())
 	for i, part := range parts {
 		if o.Names == NamesUTF7 {
@@ -131,7 +156,7 @@ func (o *Options) mailboxName(storage string) (name string, canonical bool) {
 		}
 		parts[i] = strings.ToValidUTF8(part, "\uFFFD")
 	}
-	name = strings.Join(parts, string(o.separator()))
+	name = o.Prefix + strings.Join(parts, string(o.separator()))
 	back, err := o.storageName(name)
 	return name, err == nil && back == storage
 }

@@ -9,6 +9,14 @@ type Options struct {
 	Layout Layout
 	// Names is how mailbox names are spelled on disk.
 	Names NameEncoding
+	// Prefix is what the names of all mailboxes but INBOX begin with for clients, and not on disk: empty, or
+	// a name with the separator behind it, such as "INBOX." (the prefix of a namespace in Dovecot).
+	Prefix string
+	// Inbox is the directory of INBOX; "" is the account's root (Dovecot's INBOX=).
+	Inbox string
+	// Control is where dovecot-uidlist, dovecot-keywords and subscriptions are; "" is with the mail (Dovecot's
+	// CONTROL=).
+	Control string
 	// Separator is the hierarchy separator that clients see; 0 is the layout's own, '.' for
 	// LayoutMaildirpp and '/' for LayoutFS.
 	Separator rune

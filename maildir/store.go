@@ -143,7 +143,7 @@ func (m *Mailbox) keywordLetters(ctx context.Context, names []imap.Flag) (Flags,
 			return err
 		}
 		f, _ = lookupFlags(&keys, names)
-		return writeKeywords(m.d, &keys, filePerm(st.mode))
+		return writeKeywords(m.control, &keys, filePerm(st.mode))
 	})
 	return f, err
 }

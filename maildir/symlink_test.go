@@ -13,7 +13,7 @@ import (
 )
 
 // dirOf is where a mailbox of one part is.
-func dirOf(a *Account, name string) string { return a.join(a.opts.path(name)) }
+func dirOf(a *Account, name string) string { return a.mail.join(a.opts.path(name)) }
 
 func symlinkTo(t *testing.T, target, name string) {
 	t.Helper()
@@ -45,7 +45,7 @@ func TestSymlinkOut(t *testing.T) {
 			t.Fatal(err)
 		}
 		symlinkTo(t, filepath.Join(outside, "cur"), cur)
-		before := tree(t, outside)
+		before := listing(t, outside)
 
 		bad := []string{"Out", "Half"}
 		if a.opts.Layout == LayoutFS {
@@ -70,16 +70,16 @@ func TestSymlinkOut(t *testing.T) {
 				t.Errorf("%s was renamed", name)
 			}
 		}
-		if err := os.Remove(a.join("tmp")); err != nil {
+		if err := os.Remove(a.mail.join("tmp")); err != nil {
 			t.Fatal(err)
 		}
-		symlinkTo(t, outside, a.join("tmp"))
+		symlinkTo(t, outside, a.mail.join("tmp"))
 		for _, name := range []string{"Mail", "Tree"} {
 			if err := a.Delete(ctx, name, false); !errors.Is(err, ErrBadPlace) {
 				t.Errorf("delete %s into a tmp that is elsewhere: %v", name, err)
 			}
 		}
-		if after := tree(t, outside); after != before {
+		if after := listing(t, outside); after != before {
 			t.Errorf("outside was\n%sand is\n%s", before, after)
 		}
 		for _, path := range []string{a.opts.path("Out"), a.opts.path("Half") + "/cur"} {

@@ -35,6 +35,9 @@ func (m *Mailbox) syncLocked(ctx context.Context, force bool) (*Snapshot, error)
 	if err := m.stands(); err != nil {
 		return m.Snapshot(), err
 	}
+	if _, err := m.findControl(); err != nil {
+		return m.Snapshot(), err
+	}
 	m.watch()
 	dirs, err := m.statDirs()
 	if notExist(err) && m.withoutCur() {
@@ -43,11 +46,11 @@ func (m *Mailbox) syncLocked(ctx context.Context, force bool) (*Snapshot, error)
 	if err != nil {
 		return m.Snapshot(), err
 	}
-	list, err := m.d.stat(listFile)
+	list, err := m.control.stat(listFile)
 	if err != nil && !notExist(err) {
 		return m.Snapshot(), err
 	}
-	keys, err := m.d.stat(keysFile)
+	keys, err := m.control.stat(keysFile)
 	if err != nil && !notExist(err) {
 		return m.Snapshot(), err
 	}
@@ -291,7 +294,7 @@ func (m *Mailbox) number(r *reading) error {
 	if list.damaged {
 		// Dovecot would throw the whole list away.
 		aside := brokenName()
-		if err := m.d.linkTo(listFile, m.d, aside); err != nil {
+		if err := m.control.linkTo(listFile, m.control, aside); err != nil {
 			return err
 		}
 		m.acct.log().Warn("mended", "mailbox", m.Name(), "file", listFile, "before", aside)
@@ -577,7 +580,7 @@ func (m *Mailbox) apply(c *change) {
 // readList reads dovecot-uidlist; nil where there is none. One that can't be used counts as none;
 // under the lock it is set aside under another name, never deleted.
 func (m *Mailbox) readList(underLock bool) (*uidlist, listState, error) {
-	f, err := m.d.open(listFile)
+	f, err := m.control.open(listFile)
 	if notExist(err) {
 		return nil, listState{}, nil
 	} else if err != nil {
@@ -591,7 +594,7 @@ func (m *Mailbox) readList(underLock bool) (*uidlist, listState, error) {
 // it reads the whole. Other programs append to it or replace it, and do nothing else.
 func (m *Mailbox) readNews(underLock bool) (*uidlist, listState, error) {
 	known, s := m.list, m.Snapshot()
-	if st, err := m.d.stat(listFile); err == nil && known.end == st.size && known.end != 0 && sameFile(st, known.fileStat) {
+	if st, err := m.control.stat(listFile); err == nil && known.end == st.size && known.end != 0 && sameFile(st, known.fileStat) {
 		list, err := parseNews(s.UIDValidity, s.UIDNext, s.GUID, "")
 		if err != nil {
 			return nil, listState{}, err
@@ -599,7 +602,7 @@ func (m *Mailbox) readNews(underLock bool) (*uidlist, listState, error) {
 		list.size = known.end
 		return list, known, nil
 	}
-	f, err := m.d.open(listFile)
+	f, err := m.control.open(listFile)
 	if notExist(err) {
 		return nil, listState{}, nil
 	} else if err != nil {
@@ -658,7 +661,7 @@ func (m *Mailbox) parseList(f *os.File, underLock bool) (*uidlist, listState, er
 	} else if errors.As(err, &fe) {
 		aside := brokenName()
 		m.acct.log().Error("set aside and made anew", "mailbox", m.Name(), "err", err, "as", aside)
-		if err := m.d.rename(listFile, aside); err != nil && !notExist(err) {
+		if err := m.control.rename(listFile, aside); err != nil && !notExist(err) {
 			return nil, listState{}, err
 		}
 		return nil, listState{}, nil
@@ -681,7 +684,7 @@ type listState struct {
 
 // knowList remembers dovecot-uidlist as this process just wrote it. It runs under the lock.
 func (m *Mailbox) knowList() error {
-	st, err := m.d.stat(listFile)
+	st, err := m.control.stat(listFile)
 	m.list = listState{st, st.size}
 	return err
 }
@@ -695,7 +698,7 @@ func (m *Mailbox) writeList(l *uidlist) error {
 // would count as absent. Where the last writer left such a line, it is cut off first. It runs
 // under the lock.
 func (m *Mailbox) appendList(records []byte) error {
-	f, err := m.d.appendTo(listFile)
+	f, err := m.control.appendTo(listFile)
 	if err != nil {
 		return err
 	}
@@ -746,12 +749,12 @@ func (m *Mailbox) replaceFile(name, tmp string, content []byte) error {
 	if err != nil {
 		return err
 	}
-	return m.d.writeFile(name, tmp, content, filePerm(st.mode))
+	return m.control.writeFile(name, tmp, content, filePerm(st.mode))
 }
 
 // readKeywords reads dovecot-keywords; none where there is no such file.
 func (m *Mailbox) readKeywords() (keywords, error) {
-	f, err := m.d.open(keysFile)
+	f, err := m.control.open(keysFile)
 	if notExist(err) {
 		return keywords{}, nil
 	} else if err != nil {

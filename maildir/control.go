@@ -1,0 +1,189 @@
+package maildir
+
+import (
+	"io/fs"
+	"path"
+	"slices"
+	"strings"
+)
+
+// Control files are dovecot-uidlist, dovecot-keywords and their locks of a mailbox, subscriptions and
+// dovecot-uidvalidity of the account. Mostly they are with the mail; with Options.Control they are in a tree of
+// their own, in which each mailbox has a directory of its name, INBOX too (Dovecot's CONTROL=).
+//
+// That directory is found by the mailbox's name: it comes along when the mailbox is renamed, and it goes
+// with it.
+
+// apart reports whether control files have a tree of their own.
+func (a *Account) apart() bool { return a.control != a.mail }
+
+// controlPath is a mailbox's control directory, in a tree of its own.
+func (o *Options) controlPath(storage string) string {
+	if storage == "INBOX" && o.Layout == LayoutMaildirpp {
+		return ".INBOX"
+	} else if storage == "INBOX" {
+		return "INBOX"
+	}
+	return o.path(storage)
+}
+
+// openControl opens a mailbox's control directory, and makes it where it is missing.
+func (a *Account) openControl(storage string) (*dir, error) {
+	rel := a.opts.controlPath(storage)
+	d, err := a.control.openDir(rel)
+	if !notExist(err) {
+		return d, err
+	}
+	mode, err := a.mail.mode()
+	if err != nil {
+		return nil, err
+	}
+	if err := a.control.makeDir(rel, mode); err != nil {
+		return nil, err
+	}
+	if err := a.control.fsyncAbove(rel); err != nil {
+		return nil, err
+	}
+	return a.control.openDir(rel)
+}
+
+// findControl takes the control directory that is there under the mailbox's name by now, and reports whether
+// it is another one than before. The caller holds disk.
+func (m *Mailbox) findControl() (changed bool, err error) {
+	if !m.acct.apart() {
+		return false, nil
+	}
+	m.mu.Lock()
+	storage, aside := m.storage, m.aside
+	m.mu.Unlock()
+	if aside != "" {
+		return false, nil // it was taken away with the mailbox, and only who has it still uses it
+	}
+	known, err := m.control.stat("")
+	if err != nil {
+		return false, err
+	}
+	st, err := m.acct.control.statDir(m.acct.opts.controlPath(storage))
+	switch {
+	case err == nil && st.id == known.id:
+		return false, nil
+	case notExist(err) && known.nlink > 0:
+		return false, nil // not moved yet, after the mailbox was
+	case err != nil && !notExist(err):
+		return false, err
+	}
+	d, err := m.acct.openControl(storage)
+	if err != nil {
+		return false, err
+	}
+	m.control.close()
+	m.control = d
+	m.list, m.keys = listState{}, fileStat{}
+	m.unwatch()
+	return true, nil
+}
+
+// dropControl removes control files that a deleted mailbox of that name left behind; those of the mailboxes
+// below it stay.
+func (a *Account) dropControl(storage string) error {
+	if !a.apart() {
+		return nil
+	}
+	rel := a.opts.controlPath(storage)
+	entries, err := a.control.readDir(rel)
+	if notExist(err) {
+		return nil
+	}
+	for _, e := range entries {
+		if err == nil && !e.IsDir() && e.Name() != listLock { // that may be held
+			err = a.control.removeAll(path.Join(rel, e.Name()))
+		}
+	}
+	return err
+}
+
+// moveControl renames the control directory of a mailbox that was renamed, in the fs layout with those below.
+// Where that can't be done the mailbox is renamed all the same, and gets new UIDs.
+func (a *Account) moveControl(old, now string) {
+	if !a.apart() {
+		return
+	}
+	from, to := a.opts.controlPath(old), a.opts.controlPath(now)
+	mode, err := a.mail.mode()
+	if err == nil {
+		_, err = a.control.stat(from)
+	}
+	if notExist(err) {
+		return
+	}
+	if err == nil {
+		err = a.control.removeAll(to) // of a mailbox that is gone
+	}
+	if err == nil {
+		err = a.control.makeParents(to, mode)
+	}
+	if err == nil {
+		err = a.control.rename(from, to)
+	}
+	if err == nil {
+		err = a.control.fsyncAbove(to, from)
+	}
+	if err != nil {
+		a.log().Error("rename control directory", "from", from, "to", to, "err", err)
+	}
+}
+
+// controlAside is where the control directory of a mailbox is that was set aside.
+func controlAside(aside string) string { return "imapmaildir." + path.Base(aside) }
+
+// setControlAside takes away the control directory of a mailbox that was set aside. In the fs layout it keeps
+// those of the mailboxes below. What can't be taken away is dropped by the next CREATE.
+func (a *Account) setControlAside(storage, aside string) {
+	if !a.apart() {
+		return
+	}
+	rel := a.opts.controlPath(storage)
+	entries, err := a.control.readDir(rel)
+	if notExist(err) {
+		return
+	}
+	if err == nil && slices.ContainsFunc(entries, fs.DirEntry.IsDir) {
+		err = a.dropControl(storage)
+	} else if err == nil {
+		err = a.control.rename(rel, controlAside(aside))
+	}
+	if err != nil {
+		a.log().Warn("remove control directory", "path", rel, "err", err)
+	}
+}
+
+// removeAside removes a mailbox that was set aside.
+func (a *Account) removeAside(aside string) error {
+	if err := a.mail.removeAll(aside); err != nil || !a.apart() {
+		return err
+	}
+	return a.control.removeAll(controlAside(aside))
+}
+
+// sweepControl removes the control directories of mailboxes that are not there any more, as a crash
+// leaves them.
+func (a *Account) sweepControl() error {
+	if !a.apart() {
+		return nil
+	}
+	entries, err := a.control.readDir(".")
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		name, ok := strings.CutPrefix(e.Name(), "imapmaildir.")
+		if aside := "tmp/" + name; ok && e.IsDir() && isAside(aside) {
+			if _, err := a.mail.root.stat(aside); notExist(err) {
+				if err := a.control.removeAll(e.Name()); err != nil {
+					return err
+				}
+			}
+		}
+	}
+	return nil
+}
