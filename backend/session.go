@@ -201,7 +201,7 @@ func (s *Session) AppendLimit() uint32 { return s.b.opts.AppendLimit }
 // Namespace tells that all mailboxes are the user's own (RFC 2342).
 func (s *Session) Namespace() (data *imap.NamespaceData, err error) {
 	defer s.begin("NAMESPACE")(&err)
-	return &imap.NamespaceData{Personal: []imap.NamespaceDescriptor{{Delim: s.acct.Separator()}}}, nil
+	return &imap.NamespaceData{Personal: []imap.NamespaceDescriptor{{Prefix: s.acct.Prefix(), Delim: s.acct.Separator()}}}, nil
 }
 
 // mailbox opens a mailbox.

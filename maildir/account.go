@@ -52,6 +52,9 @@ func Open(root string, o *Options) (*Account, error) {
 	if o != nil {
 		a.opts = *o
 	}
+	if err := a.opts.Check(); err != nil {
+		return nil, err
+	}
 	fresh, err := a.openTrees(root, makeTree)
 	if err != nil {
 		return nil, err
@@ -150,6 +153,9 @@ func (a *Account) at(storage string) (t *tree, rel string) {
 
 // Separator is the hierarchy separator in mailbox names.
 func (a *Account) Separator() rune { return a.opts.separator() }
+
+// Prefix is what mailbox names begin with, but for INBOX.
+func (a *Account) Prefix() string { return a.opts.Prefix }
 
 // Scans counts how often a new/ or a cur/ was read.
 func (a *Account) Scans() uint64 { return a.scans.Load() }
@@ -351,34 +357,45 @@ func (a *Account) Mailbox(name string, o RefOptions) (*Ref, error) {
 			err = ErrNoMailbox // removed since it was opened
 		}
 	}
-	control := d
-	if err == nil && a.apart() {
-		control, err = a.openControl(storage)
-	}
 	if err != nil {
 		d.close()
 		return nil, err
 	}
 
 	a.mu.Lock()
-	m := a.known[st.id]
+	m, dropped := a.known[st.id], a.dropMoved(st.id, storage)
+	if dropped != nil {
+		m = nil
+		defer closeAll(dropped)
+	}
+	control := d
+	if m == nil && a.apart() {
+		a.mu.Unlock()
+		if control, err = a.openControl(storage); err != nil {
+			d.close()
+			return nil, err
+		}
+		a.mu.Lock()
+		m = a.known[st.id] // by now
+	}
 	if m == nil {
 		m = &Mailbox{
-			acct:    a,
-			d:       d,
-			control: control,
-			id:      st.id,
-			storage: storage,
-			warned:  map[string]struct{}{},
-			refs:    map[*Ref]struct{}{},
-			changed: make(chan struct{}),
-			use:     use{id: newUseID()},
+			acct:      a,
+			d:         d,
+			control:   control,
+			controlAt: a.opts.controlPath(storage),
+			id:        st.id,
+			storage:   storage,
+			warned:    map[string]struct{}{},
+			refs:      map[*Ref]struct{}{},
+			changed:   make(chan struct{}),
+			use:       use{id: newUseID()},
 		}
 		m.snap.Store(&Snapshot{})
 		a.known[st.id] = m
 	} else {
 		defer d.close()
-		if a.apart() {
+		if control != d {
 			defer control.close()
 		}
 	}
@@ -390,13 +407,31 @@ func (a *Account) Mailbox(name string, o RefOptions) (*Ref, error) {
 	}
 	m.refs[r] = struct{}{}
 	m.mu.Unlock()
-	dropped := a.trim()
+	dropped = a.trim()
 	a.mu.Unlock()
 	closeAll(dropped)
 	if o.Selected {
 		m.enter(r)
 	}
 	return r, nil
+}
+
+// dropMoved takes out of those that are kept the one that has another name by now, where control files are
+// found by the name. The caller holds mu, and closes it.
+func (a *Account) dropMoved(id fileID, storage string) []*Mailbox {
+	i := slices.IndexFunc(a.kept, func(m *Mailbox) bool { return m.id == id })
+	if !a.apart() || i < 0 {
+		return nil
+	}
+	m := a.kept[i]
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if len(m.refs) > 0 || m.storage == storage {
+		return nil
+	}
+	a.kept = slices.Delete(a.kept, i, i+1)
+	delete(a.known, id)
+	return []*Mailbox{m}
 }
 
 // trim brings the kept mailboxes down to what they may be, and returns those that are to be closed:

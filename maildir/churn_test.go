@@ -216,20 +216,16 @@ func TestFailedLook(t *testing.T) {
 			t.Fatal(err)
 		}
 		full := errors.New("no space left")
-		r.disk.Lock()
-		r.d.fault = func(op string, paths ...string) error {
+		setFault(r, func(op string, paths ...string) error {
 			if op == "write" && strings.HasSuffix(paths[0], listFile) {
 				return full
 			}
 			return nil
-		}
-		r.disk.Unlock()
+		})
 		if s := resync(t, r); len(s.Messages) != 0 {
 			t.Fatalf("shown without a UID: %s", dump(s))
 		}
-		r.disk.Lock()
-		r.d.fault = nil
-		r.disk.Unlock()
+		setFault(r, nil)
 		s, err := r.Sync(context.Background())
 		if err != nil {
 			t.Fatal(err)
@@ -244,14 +240,14 @@ func TestUnfinishedRecord(t *testing.T) {
 		eachLayout(t, func(t *testing.T, a *Account) {
 			r := open(t, a, "INBOX", RefOptions{})
 			appendMail(t, r, "Subject: 1\r\n\r\n")
-			f, err := os.OpenFile(filepath.Join(a.Root(), listFile), os.O_APPEND|os.O_WRONLY, 0)
+			f, err := os.OpenFile(r.control.path(listFile), os.O_APPEND|os.O_WRONLY, 0)
 			if err != nil {
 				t.Fatal(err)
 			}
 			f.WriteString("2 :" + strings.Repeat("x", size))
 			f.Close()
 			appendMail(t, r, "Subject: 2\r\n\r\n")
-			b, err := os.ReadFile(filepath.Join(a.Root(), listFile))
+			b, err := os.ReadFile(r.control.path(listFile))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -367,17 +363,15 @@ func TestAppendBesideRemove(t *testing.T) {
 		if err := os.WriteFile(filepath.Join(dir, "new", "1.x"), nil, 0o600); err != nil {
 			t.Fatal(err)
 		}
-		if err := os.Remove(filepath.Join(dir, listFile)); err != nil {
+		if err := os.Remove(r.control.path(listFile)); err != nil {
 			t.Fatal(err)
 		}
-		r.disk.Lock()
-		r.d.fault = func(op string, paths ...string) error {
+		setFault(r, func(op string, paths ...string) error {
 			if strings.HasSuffix(paths[0], listFile+".tmp") {
 				return os.RemoveAll(dir)
 			}
 			return nil
-		}
-		r.disk.Unlock()
+		})
 		_, _, err := r.Append(context.Background(), strings.NewReader("x"), nil, time.Time{})
 		if !errors.Is(err, ErrGone) {
 			t.Errorf("append: %v", err)
@@ -393,11 +387,12 @@ func TestContentBesideRemove(t *testing.T) {
 		}
 		r := open(t, a, "box", RefOptions{})
 		appendMail(t, r, "Subject: 1\r\n\r\n")
+		msg := r.Snapshot().Messages[0]
 		if err := os.RemoveAll(r.d.f.Name()); err != nil {
 			t.Fatal(err)
 		}
 		for range 2 {
-			if _, err := r.Content(context.Background(), r.Snapshot().Messages[0]); err != ErrExpunged {
+			if _, err := r.Content(context.Background(), msg); err != ErrExpunged {
 				t.Errorf("content: %v", err)
 			}
 		}
@@ -436,7 +431,7 @@ func TestKeywordsGetLater(t *testing.T) {
 		var last int64
 		for _, name := range []imap.Flag{"one", "two", "three"} {
 			appendMail(t, r, "x", name)
-			st, err := r.d.stat(keysFile)
+			st, err := r.control.stat(keysFile)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -565,16 +560,14 @@ func TestStoreBesideRenames(t *testing.T) {
 				}
 				resync(t, r)
 				left := c.names
-				r.disk.Lock()
-				r.d.fault = func(op string, paths ...string) error {
+				setFault(r, func(op string, paths ...string) error {
 					if op != c.op || len(left) == 0 {
 						return nil
 					}
 					err := os.Rename(filepath.Join(cur, name), filepath.Join(cur, left[0]))
 					name, left = left[0], left[1:]
 					return err
-				}
-				r.disk.Unlock()
+				})
 				if _, err := r.Store(context.Background(), []imap.UID{1}, imap.StoreFlagsAdd, []imap.Flag{imap.FlagSeen}); err != nil {
 					t.Fatal(err)
 				}
@@ -591,7 +584,7 @@ func TestStoreBesideRenames(t *testing.T) {
 func TestCreateTakenBack(t *testing.T) {
 	eachLayout(t, func(t *testing.T, a *Account) {
 		full := errors.New("no space left")
-		a.mail.root.fault = func(op string, paths ...string) error {
+		a.control.root.fault = func(op string, paths ...string) error {
 			if op == "write" && strings.Contains(paths[0], listFile) {
 				return full
 			}
@@ -600,7 +593,7 @@ func TestCreateTakenBack(t *testing.T) {
 		if err := a.Create(context.Background(), "box", []imap.MailboxAttr{imap.MailboxAttrSent}); !errors.Is(err, full) {
 			t.Fatalf("create: %v", err)
 		}
-		a.mail.root.fault = nil
+		a.control.root.fault = nil
 		if _, err := os.Lstat(filepath.Join(a.Root(), a.opts.path("box"))); !os.IsNotExist(err) {
 			t.Errorf("the directory is there: %v", err)
 		}
@@ -615,14 +608,14 @@ func TestUIDValiditiesAtOnce(t *testing.T) {
 	eachLayout(t, func(t *testing.T, a *Account) {
 		var second uint32
 		var err2 error
-		a.mail.root.fault = func(op string, paths ...string) error {
+		a.control.root.fault = func(op string, paths ...string) error {
 			if op == "rename" && filepath.Base(paths[1]) == validityFile {
-				a.mail.root.fault = nil
-				second, err2 = nextUIDValidity(a.mail.root, 0o600)
+				a.control.root.fault = nil
+				second, err2 = nextUIDValidity(a.control.root, 0o600)
 			}
 			return nil
 		}
-		first, err := nextUIDValidity(a.mail.root, 0o600)
+		first, err := nextUIDValidity(a.control.root, 0o600)
 		if err != nil || err2 != nil || first == 0 || second == 0 || first == second {
 			t.Errorf("%d, %v and %d, %v", first, err, second, err2)
 		}

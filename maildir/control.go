@@ -48,13 +48,15 @@ func (a *Account) openControl(storage string) (*dir, error) {
 }
 
 // findControl takes the control directory that is there under the mailbox's name by now, and reports whether
-// it is another one than before. The caller holds disk.
+// it is another one than before. Where another program has moved the mailbox and not that, it is moved, too. The
+// caller holds disk.
 func (m *Mailbox) findControl() (changed bool, err error) {
-	if !m.acct.apart() {
+	a := m.acct
+	if !a.apart() {
 		return false, nil
 	}
 	m.mu.Lock()
-	storage, aside := m.storage, m.aside
+	rel, aside := a.opts.controlPath(m.storage), m.aside
 	m.mu.Unlock()
 	if aside != "" {
 		return false, nil // it was taken away with the mailbox, and only who has it still uses it
@@ -63,24 +65,54 @@ func (m *Mailbox) findControl() (changed bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	st, err := m.acct.control.statDir(m.acct.opts.controlPath(storage))
-	switch {
-	case err == nil && st.id == known.id:
-		return false, nil
-	case notExist(err) && known.nlink > 0:
-		return false, nil // not moved yet, after the mailbox was
-	case err != nil && !notExist(err):
+	st, err := a.control.statDir(rel)
+	if notExist(err) {
+		if old, oerr := a.control.statDir(m.controlAt); oerr == nil && old.id == known.id {
+			if err = a.bringControl(m.controlAt, rel); notExist(err) {
+				return false, nil // Dovecot was faster
+			}
+			st = old
+		} else if known.nlink > 0 {
+			return false, nil // on its way: Dovecot moves it after the mailbox
+		}
+	}
+	if err != nil && !notExist(err) {
 		return false, err
 	}
-	d, err := m.acct.openControl(storage)
+	if rel != m.controlAt {
+		m.unwatch()
+		m.controlAt = rel
+	}
+	if err == nil && st.id == known.id {
+		return false, nil
+	}
+	m.mu.Lock()
+	storage := m.storage
+	m.mu.Unlock()
+	d, err := a.openControl(storage)
 	if err != nil {
 		return false, err
 	}
+	m.unwatch()
 	m.control.close()
 	m.control = d
 	m.list, m.keys = listState{}, fileStat{}
-	m.unwatch()
 	return true, nil
+}
+
+// bringControl moves a control directory after its mailbox. What is there already stays.
+func (a *Account) bringControl(from, to string) error {
+	mode, err := a.mail.mode()
+	if err == nil {
+		err = a.control.makeParents(to, mode)
+	}
+	if err == nil {
+		err = a.control.rename(from, to)
+	}
+	if err == nil {
+		err = a.control.fsyncAbove(to, from)
+	}
+	return err
 }
 
 // dropControl removes control files that a deleted mailbox of that name left behind; those of the mailboxes
@@ -109,10 +141,7 @@ func (a *Account) moveControl(old, now string) {
 		return
 	}
 	from, to := a.opts.controlPath(old), a.opts.controlPath(now)
-	mode, err := a.mail.mode()
-	if err == nil {
-		_, err = a.control.stat(from)
-	}
+	_, err := a.control.stat(from)
 	if notExist(err) {
 		return
 	}
@@ -120,13 +149,7 @@ func (a *Account) moveControl(old, now string) {
 		err = a.control.removeAll(to) // of a mailbox that is gone
 	}
 	if err == nil {
-		err = a.control.makeParents(to, mode)
-	}
-	if err == nil {
-		err = a.control.rename(from, to)
-	}
-	if err == nil {
-		err = a.control.fsyncAbove(to, from)
+		err = a.bringControl(from, to)
 	}
 	if err != nil {
 		a.log().Error("rename control directory", "from", from, "to", to, "err", err)

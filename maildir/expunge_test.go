@@ -38,4 +38,5 @@ func setFault(r *Ref, f func(op string, paths ...string) error) {
 	r.disk.Lock()
 	defer r.disk.Unlock()
 	r.d.fault = f
+	r.control.fault = f
 }

@@ -139,7 +139,7 @@ func (m *Mailbox) watch() {
 	}
 	w.others = append(w.others, m.acct.opts.Watcher.Watch(t.join(rel), own))
 	if m.acct.apart() {
-		w.others = append(w.others, m.acct.opts.Watcher.Watch(m.control.f.Name(), own))
+		w.others = append(w.others, m.acct.opts.Watcher.Watch(m.acct.control.join(m.controlAt), own))
 	}
 	for above := path.Dir(rel); rel != "." && above != "."; above = path.Dir(above) {
 		w.others = append(w.others, m.acct.opts.Watcher.Watch(t.join(above), func(file string) {

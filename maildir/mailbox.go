@@ -42,6 +42,7 @@ type Mailbox struct {
 	// during I/O and guards what follows.
 	disk      sync.Mutex
 	control   *dir                // where dovecot-uidlist and dovecot-keywords are: d, if they are not apart
+	controlAt string              // its path in their tree, if they are
 	scanned   scanState           // of the last complete scan, or of our own last change
 	scanTook  time.Duration       // for cur/
 	list      listState           // of dovecot-uidlist as it was last read; zero: not known

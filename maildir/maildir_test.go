@@ -19,11 +19,19 @@ import (
 	"github.com/emersion/go-imap/v2"
 )
 
-// eachLayout runs a test on an empty account of each layout.
+// eachLayout runs a test on an empty account of each layout, with control files beside the mail and apart.
 func eachLayout(t *testing.T, f func(t *testing.T, a *Account)) {
-	for _, l := range []Layout{LayoutMaildirpp, LayoutFS} {
-		t.Run(l.String(), func(t *testing.T) {
-			a, err := Open(filepath.Join(t.TempDir(), "Maildir"), &Options{Layout: l})
+	for _, l := range []struct {
+		Layout
+		control string
+	}{{LayoutMaildirpp, ""}, {LayoutMaildirpp, "control"}, {LayoutFS, ""}, {LayoutFS, "control"}} {
+		t.Run(l.String()+l.control, func(t *testing.T) {
+			dir := t.TempDir()
+			o := &Options{Layout: l.Layout}
+			if l.control != "" {
+				o.Control = filepath.Join(dir, l.control)
+			}
+			a, err := Open(filepath.Join(dir, "Maildir"), o)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -325,7 +333,7 @@ func TestOutsideChanges(t *testing.T) {
 		}
 
 		validity := r.Snapshot().UIDValidity
-		must(os.Remove(filepath.Join(a.Root(), listFile)))
+		must(os.Remove(r.control.path(listFile)))
 		s = resync(t, r)
 		wantDump(t, s, `1 \Flagged; 3; 4`)
 		if s.UIDValidity != validity || s.UIDNext != 5 {
@@ -333,10 +341,10 @@ func TestOutsideChanges(t *testing.T) {
 		}
 		// A record dropped by another program's rewriting comes back; a name that was expunged
 		// and appears again is another message.
-		list, err := os.ReadFile(filepath.Join(a.Root(), listFile))
+		list, err := os.ReadFile(r.control.path(listFile))
 		must(err)
 		lines := strings.SplitAfter(string(list), "\n")
-		must(os.WriteFile(filepath.Join(a.Root(), listFile), []byte(lines[0]+lines[1]+lines[3]), 0o600))
+		must(os.WriteFile(r.control.path(listFile), []byte(lines[0]+lines[1]+lines[3]), 0o600))
 		old := s.Find(4)
 		must(os.Remove(filepath.Join(a.Root(), old.path())))
 		wantDump(t, resync(t, r), `1 \Flagged; 3`)

@@ -1,6 +1,10 @@
 package maildir
 
-import "log/slog"
+import (
+	"fmt"
+	"log/slog"
+	"strings"
+)
 
 // Options says how the mailboxes of an account are laid out. The zero value is Dovecot's default:
 // Maildir++ with names in modified UTF-7.
@@ -32,6 +36,23 @@ type Options struct {
 	Watcher Watcher
 	// Logger hears of what is wrong on disk; nil is slog.Default().
 	Logger *slog.Logger
+}
+
+// Check tells what is wrong with the prefix.
+func (o *Options) Check() error {
+	name, ok := strings.CutSuffix(o.Prefix, string(o.separator()))
+	switch {
+	case o.Prefix == "":
+	case !ok:
+		return fmt.Errorf("prefix %q has to end with the separator, %q", o.Prefix, o.separator())
+	default:
+		bare := *o
+		bare.Prefix = ""
+		if _, err := bare.storageName(name); err != nil {
+			return fmt.Errorf("prefix %w", err)
+		}
+	}
+	return nil
 }
 
 func (o *Options) keepMailboxes() int {

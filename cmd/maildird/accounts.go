@@ -57,7 +57,7 @@ func (r *roster) decoy(name string) password {
 // changes.
 func newAccounts(c *config, log *slog.Logger, count func(result string)) (*accounts, error) {
 	load := func() (*roster, error) {
-		found, wrong, err := readUsers(c.passwdFile, c.location)
+		found, wrong, err := readUsers(c.passwdFile, c.places)
 		if err != nil {
 			return nil, err
 		}
@@ -99,6 +99,7 @@ func (a *accounts) Authenticate(ctx context.Context, c *backend.Credentials) (*b
 	a.count("ok")
 	account := a.shared
 	account.User, account.Root = u.name, u.root
+	account.Maildir.Inbox, account.Maildir.Control = u.inbox, u.control
 	if a.cacheDir != "" {
 		account.Cache = filepath.Join(a.cacheDir, url.PathEscape(u.name)+".cache")
 	}

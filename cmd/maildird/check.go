@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"iter"
 	"maps"
 	"os"
 	"slices"
@@ -38,15 +39,17 @@ func (k *checkCommand) Run(std *streams) error {
 			say(err)
 		}
 	}
-	users, wrong, err := readUsers(c.passwdFile, c.location)
+	users, wrong, err := readUsers(c.passwdFile, c.places)
 	if err != nil {
 		return err
 	}
 	for _, p := range wrong {
 		say(p)
 	}
-	for _, root := range roots(users) {
-		wrong, err := checkRoot(root, &c.maildir)
+	for root, u := range roots(users) {
+		o := c.maildir
+		o.Inbox, o.Control = u.inbox, u.control
+		wrong, err := checkRoot(root, &o)
 		if err != nil {
 			say(err)
 		}
@@ -61,13 +64,19 @@ func (k *checkCommand) Run(std *streams) error {
 	return err
 }
 
-// roots are the Maildirs of all users, each once.
-func roots(users users) []string {
-	seen := map[string]bool{}
+// roots are the Maildirs of all users, each once, and one whose it is.
+func roots(users users) iter.Seq2[string, *user] {
+	seen := map[string]*user{}
 	for _, u := range users {
-		seen[u.root] = true
+		seen[u.root] = u
 	}
-	return slices.Sorted(maps.Keys(seen))
+	return func(yield func(string, *user) bool) {
+		for _, root := range slices.Sorted(maps.Keys(seen)) {
+			if !yield(root, seen[root]) {
+				return
+			}
+		}
+	}
 }
 
 // checkCertificate tells that the certificate is not valid at a time.

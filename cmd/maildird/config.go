@@ -34,8 +34,8 @@ type config struct {
 	passwdFile    string
 	allowInsecure bool
 
-	location location
-	maildir  maildir.Options
+	places  places
+	maildir maildir.Options
 	folders  []*backend.Folder
 
 	cacheDir string
@@ -94,9 +94,12 @@ func (c *config) keys() []key {
 			{"allow_insecure", &c.allowInsecure},
 		}},
 		{"mail", []key{
-			{"location", &c.location},
+			{"location", &c.places.root},
+			{"inbox", &c.places.inbox},
+			{"control", &c.places.control},
 			{"layout", &c.maildir.Layout},
 			{"names", &c.maildir.Names},
+			{"prefix", &c.maildir.Prefix},
 			{"separator", (*separator)(&c.maildir.Separator)},
 			{"folder", func() []key {
 				f := &backend.Folder{}
@@ -171,7 +174,7 @@ func readConfig(file string) (*config, error) {
 // problems. If it is not TOML the document has no tree.
 func parseConfig(file, text string) (*config, *document) {
 	d := &document{file: file, text: text}
-	c := &config{location: defaultLocation, messageBytes: defaultMessageBytes, from: d}
+	c := &config{places: places{root: defaultLocation}, messageBytes: defaultMessageBytes, from: d}
 	if _, err := toml.Decode(text, &d.tree); err != nil {
 		d.tree = nil
 		p := problem{file: file, err: err}
@@ -192,7 +195,9 @@ func (c *config) resolve(dir string) {
 			*p = filepath.Join(dir, *p)
 		}
 	}
-	c.location = c.location.within(dir)
+	for _, l := range []*location{&c.places.root, &c.places.inbox, &c.places.control} {
+		*l = l.within(dir)
+	}
 }
 
 // checkValues looks at what each value names: addresses, files and places. Values that were not
@@ -217,7 +222,16 @@ func (c *config) checkValues(d *document) {
 			f.Close()
 		}
 	}
-	for _, place := range []struct{ key, dir string }{{"mail.location", c.location.fixed()}, {"cache.dir", c.cacheDir}} {
+	if c.places.control == c.places.root {
+		d.complain("mail.control", "is the location itself; leave it out, and control files are with the mail")
+	}
+	if err := c.maildir.Check(); err != nil {
+		d.complain("mail.prefix", "%w", err)
+	}
+	for _, place := range []struct{ key, dir string }{
+		{"mail.location", c.places.root.fixed()}, {"mail.inbox", c.places.inbox.fixed()},
+		{"mail.control", c.places.control.fixed()}, {"cache.dir", c.cacheDir},
+	} {
 		if place.dir == "" {
 			continue
 		}
@@ -232,6 +246,8 @@ func (c *config) checkValues(d *document) {
 			d.complain(key, "INBOX is always there")
 		} else if f.Name != "" && names[f.Name] {
 			d.complain(key, "%q is there twice", f.Name)
+		} else if !strings.HasPrefix(f.Name, c.maildir.Prefix) {
+			d.complain(key, "%q does not begin with the prefix, %q", f.Name, c.maildir.Prefix)
 		}
 		names[f.Name] = true
 	}

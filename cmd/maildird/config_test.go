@@ -106,7 +106,7 @@ func FuzzParseConfig(f *testing.F) {
 				t.Errorf("%v: there is no such line", p)
 			}
 		}
-		c.location.within("/etc").fixed()
+		c.places.root.within("/etc").fixed()
 		if s := c.maildir.Separator; s != 0 && (s < '!' || s > '~') {
 			t.Errorf("separator %q", s)
 		}

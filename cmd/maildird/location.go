@@ -7,7 +7,7 @@ import (
 	"strings"
 )
 
-// A location says where users' Maildirs are: a path in which
+// A location says where users have something, their Maildirs first of all: a path in which
 //
 //	%u  is the user's name
 //	%n  what is before its @, or all of it
@@ -15,6 +15,13 @@ import (
 //	%h  the user's home of the passwd-file; "~/" at the start is "%h/"
 //	%%  a percent sign
 type location string
+
+// places are where a user's mail is.
+type places struct {
+	root    location // the Maildir
+	inbox   location // of INBOX; empty: the Maildir
+	control location // of control files; empty: with the mail
+}
 
 const defaultLocation location = "~/Maildir"
 
@@ -41,6 +48,9 @@ func (l *location) UnmarshalText(b []byte) error {
 
 // within resolves a relative location against a directory.
 func (l location) within(dir string) location {
+	if l == "" {
+		return ""
+	}
 	if strings.HasPrefix(string(l), "~/") {
 		return "%h/" + l[2:]
 	}
@@ -50,7 +60,7 @@ func (l location) within(dir string) location {
 	return location(filepath.Join(strings.ReplaceAll(dir, "%", "%%"), string(l)))
 }
 
-// fixed is the directory that all Maildirs are in, as far as it is the same for all users: empty if
+// fixed is the directory that the places of all users are in, as far as it is the same for all: empty if
 // that is nothing.
 func (l location) fixed() string {
 	var b strings.Builder
@@ -66,9 +76,12 @@ func (l location) fixed() string {
 	return b.String()
 }
 
-// of is where the Maildir of one user is. It fails for a name that would lead to another place
+// of is where the place of one user is, "" if there is none. It fails for a name that would lead to another place
 // than one of this user's own, and if the user lacks what the location asks for.
 func (l location) of(user, home string) (string, error) {
+	if l == "" {
+		return "", nil
+	}
 	name, domain, _ := strings.Cut(user, "@")
 	var b strings.Builder
 	for i := 0; i < len(l); i++ {

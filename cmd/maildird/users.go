@@ -19,6 +19,8 @@ type user struct {
 	password password
 	home     string
 	root     string // the Maildir
+	inbox    string // of INBOX; "": root
+	control  string // of control files; "": with the mail
 	line     int    // in the file
 }
 
@@ -35,7 +37,7 @@ func (u users) find(name string) *user {
 
 // readUsers reads a passwd-file. A broken line is a problem and no user; it does not keep the others
 // from being read. The error says that there is nothing at all.
-func readUsers(file string, l location) (users, problems, error) {
+func readUsers(file string, p places) (users, problems, error) {
 	b, err := os.ReadFile(file)
 	if err != nil {
 		return nil, nil, err
@@ -49,7 +51,7 @@ func readUsers(file string, l location) (users, problems, error) {
 		if strings.TrimSpace(line) == "" || strings.HasPrefix(line, "#") {
 			continue
 		}
-		u, err := parseUser(line, l)
+		u, err := parseUser(line, p)
 		if err == nil && found[u.name] != nil {
 			err = fmt.Errorf("user %q is on line %d already", u.name, found[u.name].line)
 		}
@@ -63,7 +65,7 @@ func readUsers(file string, l location) (users, problems, error) {
 	return found, wrong, nil
 }
 
-func parseUser(line string, l location) (*user, error) {
+func parseUser(line string, p places) (*user, error) {
 	fields := strings.SplitN(line, ":", 8)
 	name := fields[0]
 	switch {
@@ -87,8 +89,13 @@ func parseUser(line string, l location) (*user, error) {
 			return nil, fmt.Errorf("user %q: %w", name, err)
 		}
 	}
-	if u.root, err = l.of(name, u.home); err != nil {
-		return nil, err
+	for _, place := range []struct {
+		of location
+		to *string
+	}{{p.root, &u.root}, {p.inbox, &u.inbox}, {p.control, &u.control}} {
+		if *place.to, err = place.of.of(name, u.home); err != nil {
+			return nil, err
+		}
 	}
 	return u, nil
 }

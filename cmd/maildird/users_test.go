@@ -11,7 +11,7 @@ const grüße = "Grüße 1; 2" // of testdata/users/dovecot-2.3.19
 
 // Dovecot's own hashes, of all schemes that are known.
 func TestDovecotPasswords(t *testing.T) {
-	users, wrong, err := readUsers("testdata/users/dovecot-2.3.19", "/mail/%u")
+	users, wrong, err := readUsers("testdata/users/dovecot-2.3.19", places{root: "/mail/%u"})
 	if err != nil || len(wrong) > 0 {
 		t.Fatal(err, wrong)
 	}
@@ -78,7 +78,7 @@ func TestReadUsers(t *testing.T) {
 	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	users, wrong, err := readUsers(file, "/mail/%d/%n")
+	users, wrong, err := readUsers(file, places{root: "/mail/%d/%n"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -205,7 +205,7 @@ func FuzzParseUser(f *testing.F) {
 		f.Add(strings.TrimSuffix(line, "\n"))
 	}
 	f.Fuzz(func(t *testing.T, line string) {
-		u, err := parseUser(line, "/mail/%u")
+		u, err := parseUser(line, places{root: "/mail/%u"})
 		if err != nil {
 			return
 		}
