@@ -31,7 +31,7 @@ func (s *Session) status(name string, options *imap.StatusOptions) (*imap.Status
 		return nil, err
 	}
 	data := &imap.StatusData{
-		Mailbox:     ref.Name(),
+		Mailbox:     name,
 		UIDNext:     snap.UIDNext,
 		UIDValidity: snap.UIDValidity,
 		AppendLimit: &s.b.opts.AppendLimit,

@@ -1,6 +1,7 @@
 package maildir
 
 import (
+	"errors"
 	"fmt"
 	"log/slog"
 	"strings"
@@ -40,19 +41,19 @@ type Options struct {
 
 // Check tells what is wrong with the prefix.
 func (o *Options) Check() error {
-	name, ok := strings.CutSuffix(o.Prefix, string(o.separator()))
-	switch {
-	case o.Prefix == "":
-	case !ok:
-		return fmt.Errorf("prefix %q has to end with the separator, %q", o.Prefix, o.separator())
-	default:
-		bare := *o
-		bare.Prefix = ""
-		if _, err := bare.storageName(name); err != nil {
-			return fmt.Errorf("prefix %w", err)
-		}
+	bare := *o
+	bare.Prefix = ""
+	if o.Prefix == "" {
+		return nil
 	}
-	return nil
+	if !strings.HasSuffix(o.Prefix, string(o.separator())) {
+		return fmt.Errorf("prefix %q has to end with the separator, %q", o.Prefix, o.separator())
+	}
+	_, err := bare.storageName(o.Prefix + "x")
+	if name, ok := errors.AsType[*NameError](err); ok {
+		return fmt.Errorf("prefix %q %s", o.Prefix, name.Reason)
+	}
+	return err
 }
 
 func (o *Options) keepMailboxes() int {

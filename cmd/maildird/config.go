@@ -95,8 +95,8 @@ func (c *config) keys() []key {
 		}},
 		{"mail", []key{
 			{"location", &c.places.root},
-			{"inbox", &c.places.inbox},
-			{"control", &c.places.control},
+			{"inbox", (*elsewhere)(&c.places.inbox)},
+			{"control", (*elsewhere)(&c.places.control)},
 			{"layout", &c.maildir.Layout},
 			{"names", &c.maildir.Names},
 			{"prefix", &c.maildir.Prefix},

@@ -46,6 +46,17 @@ func (l *location) UnmarshalText(b []byte) error {
 	return nil
 }
 
+// elsewhere is a location that need not be given.
+type elsewhere location
+
+func (e *elsewhere) UnmarshalText(b []byte) error {
+	if len(b) == 0 {
+		*e = ""
+		return nil
+	}
+	return (*location)(e).UnmarshalText(b)
+}
+
 // within resolves a relative location against a directory.
 func (l location) within(dir string) location {
 	if l == "" {

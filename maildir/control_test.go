@@ -1,0 +1,219 @@
+package maildir
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+	"slices"
+	"testing"
+
+	"github.com/emersion/go-imap/v2"
+)
+
+// apartAccount opens an account whose control files are apart.
+func apartAccount(t *testing.T, l Layout) *Account {
+	t.Helper()
+	dir := t.TempDir()
+	return reopened(t, filepath.Join(dir, "Maildir"), &Options{Layout: l, Control: filepath.Join(dir, "control")})
+}
+
+func reopened(t *testing.T, root string, o *Options) *Account {
+	t.Helper()
+	a, err := Open(root, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { a.Close() })
+	return a
+}
+
+func eachApart(t *testing.T, f func(t *testing.T, a *Account)) {
+	for _, l := range []Layout{LayoutMaildirpp, LayoutFS} {
+		t.Run(l.String(), func(t *testing.T) { f(t, apartAccount(t, l)) })
+	}
+}
+
+// controlOf is the control directory of a mailbox.
+func controlOf(a *Account, storage string) string {
+	return filepath.Join(a.opts.Control, a.opts.controlPath(storage))
+}
+
+// wantControl checks which control directories there are, by their files.
+func wantControl(t *testing.T, a *Account, want ...string) {
+	t.Helper()
+	var got []string
+	must(t, filepath.WalkDir(a.opts.Control, func(path string, e os.DirEntry, err error) error {
+		if err == nil && e.Name() == listFile {
+			rel, _ := filepath.Rel(a.opts.Control, filepath.Dir(path))
+			got = append(got, rel)
+		}
+		return err
+	}))
+	var paths []string
+	for _, storage := range want {
+		paths = append(paths, a.opts.controlPath(storage))
+	}
+	slices.Sort(got)
+	slices.Sort(paths)
+	if !slices.Equal(got, paths) {
+		t.Errorf("control files are in %q, want %q", got, paths)
+	}
+}
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// Control files go where their mailbox goes: with CREATE, RENAME and DELETE, those of mailboxes below too, and
+// none of them lies with the mail.
+func TestControlFollows(t *testing.T) {
+	eachApart(t, func(t *testing.T, a *Account) {
+		ctx := context.Background()
+		sep := a.opts.storageSeparator()
+		validity := map[string]uint32{}
+		for _, name := range []string{"A", "A" + sep + "b", "A" + sep + "b" + sep + "c"} {
+			must(t, a.Create(ctx, name, nil))
+			r := open(t, a, name, RefOptions{})
+			appendMail(t, r, "Subject: 1\r\n\r\n", "keyword")
+			validity[name] = r.Snapshot().UIDValidity
+		}
+		appendMail(t, open(t, a, "INBOX", RefOptions{}), "Subject: 1\r\n\r\n")
+		must(t, a.Subscribe(ctx, "A", true))
+		wantControl(t, a, "INBOX", "A", "A"+sep+"b", "A"+sep+"b"+sep+"c")
+
+		must(t, a.Rename(ctx, "A"+sep+"b", "New"+sep+"place"))
+		wantControl(t, a, "INBOX", "A", "New"+sep+"place", "New"+sep+"place"+sep+"c")
+		fresh := reopened(t, a.Root(), &a.opts)
+		for old, now := range map[string]string{"A" + sep + "b": "New" + sep + "place", "A" + sep + "b" + sep + "c": "New" + sep + "place" + sep + "c"} {
+			s := open(t, fresh, now, RefOptions{}).Snapshot()
+			wantDump(t, s, "1 keyword")
+			if s.UIDValidity != validity[old] {
+				t.Errorf("%s has UIDVALIDITY %d, and as %s it had %d", now, s.UIDValidity, old, validity[old])
+			}
+		}
+
+		must(t, a.Delete(ctx, "New"+sep+"place", false)) // what is below stays
+		wantControl(t, a, "INBOX", "A", "New"+sep+"place"+sep+"c")
+		must(t, a.Create(ctx, "New"+sep+"place", nil))
+		s := open(t, a, "New"+sep+"place", RefOptions{}).Snapshot()
+		if s.UIDValidity <= validity["A"+sep+"b"] {
+			t.Errorf("made again with UIDVALIDITY %d after %d", s.UIDValidity, validity["A"+sep+"b"])
+		}
+		must(t, filepath.WalkDir(a.Root(), func(path string, e os.DirEntry, err error) error {
+			if err == nil && slices.Contains([]string{listFile, keysFile, subsFile, validityFile}, e.Name()) {
+				t.Errorf("%s is with the mail", path)
+			}
+			return err
+		}))
+	})
+}
+
+// A mailbox that was made anew does not get the UIDs of a deleted one whose control files stayed.
+func TestControlLeftBehind(t *testing.T) {
+	eachApart(t, func(t *testing.T, a *Account) {
+		ctx := context.Background()
+		must(t, a.Create(ctx, "A", nil))
+		r := open(t, a, "A", RefOptions{})
+		appendMail(t, r, "Subject: 1\r\n\r\n")
+		validity := r.Snapshot().UIDValidity
+		must(t, os.RemoveAll(r.d.f.Name()))
+		must(t, a.Create(ctx, "A", nil))
+		if s := open(t, a, "A", RefOptions{}).Snapshot(); s.UIDValidity <= validity || s.UIDNext != 1 {
+			t.Errorf("made again with UIDVALIDITY %d UIDNEXT %d, before that it was %d", s.UIDValidity, s.UIDNext, validity)
+		}
+	})
+}
+
+// Another program moves the mailbox, its control files, or both, one after the other; the session goes on with the
+// UIDs that it knows, and so does who opens it anew.
+func TestControlMovedOutside(t *testing.T) {
+	eachApart(t, func(t *testing.T, a *Account) {
+		ctx := context.Background()
+		must(t, a.Create(ctx, "A", nil))
+		r := open(t, a, "A", RefOptions{Selected: true, Follow: true})
+		appendMail(t, r, "Subject: 1\r\n\r\n", "keyword")
+		validity := r.Snapshot().UIDValidity
+		mail := func(name string) string { return filepath.Join(a.Root(), a.opts.path(name)) }
+		wantSame := func(when, name string) {
+			t.Helper()
+			uid := appendMail(t, r, "Subject: more\r\n\r\n")
+			s := open(t, reopened(t, a.Root(), &a.opts), name, RefOptions{}).Snapshot()
+			if s.UIDValidity != validity || s.Find(uid) == nil || s.Find(1) == nil || r.Name() != name {
+				t.Errorf("%s: %s has UIDVALIDITY %d, not %d, and %s", when, r.Name(), s.UIDValidity, validity, dump(s))
+			}
+			wantControl(t, a, name)
+		}
+		must(t, os.Rename(mail("A"), mail("B"))) // mv
+		wantSame("mail alone", "B")
+
+		must(t, os.Rename(mail("B"), mail("C"))) // Dovecot
+		must(t, os.Rename(controlOf(a, "B"), controlOf(a, "C")))
+		wantSame("both", "C")
+
+		must(t, os.RemoveAll(controlOf(a, "C")))
+		wantSame("control files removed", "C")
+	})
+}
+
+// A deleted mailbox that is kept for its session has its control files with it until that leaves; after a crash
+// they are swept.
+func TestControlKept(t *testing.T) {
+	eachApart(t, func(t *testing.T, a *Account) {
+		ctx := context.Background()
+		must(t, a.Create(ctx, "A", nil))
+		r := open(t, a, "A", RefOptions{Selected: true})
+		uid := appendMail(t, r, "Subject: 1\r\n\r\n")
+		must(t, a.Delete(ctx, "A", true))
+		if _, err := r.Store(ctx, []imap.UID{uid}, imap.StoreFlagsAdd, []imap.Flag{"kept"}); err != nil {
+			t.Error(err)
+		}
+		left := func() []string {
+			names, err := filepath.Glob(filepath.Join(a.opts.Control, "imapmaildir.*"))
+			must(t, err)
+			return names
+		}
+		if len(left()) != 1 {
+			t.Errorf("control files that are set aside: %q, want one", left())
+		}
+		r.Close()
+		if len(left()) != 0 {
+			t.Errorf("left behind: %q", left())
+		}
+		must(t, os.MkdirAll(filepath.Join(a.opts.Control, controlAside("tmp/1.x"+asideSuffix)), 0o700)) // a crash
+		reopened(t, a.Root(), &a.opts)
+		if len(left()) != 0 {
+			t.Errorf("not swept: %q", left())
+		}
+	})
+}
+
+// INBOX has a place of its own, in the root or elsewhere, and is listed once.
+func TestOwnInbox(t *testing.T) {
+	for _, place := range []string{"spool/ada", "Maildir/INBOX", "Maildir/Inbox", "Maildir/.Inbox"} {
+		for _, l := range []Layout{LayoutMaildirpp, LayoutFS} {
+			t.Run(l.String()+"/"+place, func(t *testing.T) {
+				dir := t.TempDir()
+				a := reopened(t, filepath.Join(dir, "Maildir"), &Options{Layout: l, Inbox: filepath.Join(dir, place)})
+				appendMail(t, open(t, a, "INBOX", RefOptions{}), "Subject: 1\r\n\r\n")
+				must(t, a.Create(context.Background(), "Other", nil))
+				entries, err := a.List()
+				must(t, err)
+				if len(entries) != 2 || entries[0].Name != "INBOX" || entries[1].Name != "Other" {
+					t.Errorf("listed: %+v", entries)
+				}
+				for _, name := range []string{listFile, "cur", "new"} {
+					if _, err := os.Stat(filepath.Join(dir, place, name)); err != nil {
+						t.Error(err)
+					}
+				}
+				if _, err := os.Stat(filepath.Join(a.Root(), listFile)); err == nil {
+					t.Error("there is a list in the root")
+				}
+				wantSound(t, a)
+			})
+		}
+	}
+}
