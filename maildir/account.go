@@ -841,8 +841,17 @@ func (a *Account) NewName(old string) (now string, ok bool) {
 	return now, ok && err == nil
 }
 
-// whereIs finds the directory of a mailbox that has left its name.
-func (a *Account) whereIs(id fileID) (storage string, ok bool) {
+// whereIs finds the directory of a mailbox that has left its name. Where that has several, by symlinks, it is
+// the one that a RENAME gives it now, if it does.
+func (a *Account) whereIs(id fileID, old string) (storage string, ok bool) {
+	a.mu.Lock()
+	renamed, ok := a.moving[old]
+	a.mu.Unlock()
+	if ok {
+		if st, err := a.mail.statDir(a.opts.path(renamed)); err == nil && st.id == id {
+			return renamed, true
+		}
+	}
 	storages, err := a.storages()
 	if err != nil {
 		return "", false

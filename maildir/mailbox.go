@@ -467,7 +467,7 @@ func (m *Mailbox) wasMoved() bool {
 	m.mu.Lock()
 	old := m.storage
 	m.mu.Unlock()
-	now, ok := m.acct.whereIs(m.id)
+	now, ok := m.acct.whereIs(m.id, old)
 	if !ok {
 		return false
 	}
