@@ -16,6 +16,7 @@ require (
 require (
 	github.com/creack/pty v1.1.24
 	github.com/go-crypt/crypt v0.14.15
+	github.com/klauspost/compress v1.20.1
 	github.com/prometheus/client_golang v1.25.0
 	github.com/rogpeppe/go-internal v1.16.0
 	go.etcd.io/bbolt v1.5.0

@@ -50,6 +50,8 @@ func answer(err error) error {
 		return no(imap.ResponseCodeCannot, "Mailbox name %s", name.Reason)
 	case errors.Is(err, maildir.ErrTooManyKeywords):
 		return no(imap.ResponseCodeLimit, "The mailbox has 26 keywords and can take no other")
+	case errors.Is(err, maildir.ErrCompressed):
+		return no(imap.ResponseCodeCannot, "Messages that are compressed can't be appended")
 	case errors.Is(err, maildir.ErrExpunged):
 		return errExpunged
 	case errors.Is(err, maildir.ErrGone):

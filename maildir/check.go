@@ -47,8 +47,8 @@ var tmpAge = 36 * time.Hour
 
 // Check reads an account and tells what is wrong, INBOX first. It changes nothing and takes no
 // lock, so it may run beside a server; what is being changed meanwhile may be told as a problem that
-// is gone by then. It looks at every file's name and size, and does not read mail: a wrong W= is
-// told only where it is less than S=.
+// is gone by then. It looks at every file's name, size and first bytes. Of mail it reads only what is compressed, to
+// see whether it is whole; otherwise a wrong W= is told only where it is less than S=.
 //
 // Files that have no UID yet, names in subscriptions without a mailbox, and records of messages
 // that are gone are normal and not told.
@@ -226,12 +226,7 @@ func (c *checker) messages(d *dir) (used [26]int) {
 				}
 				c.add(other.id != st.id, file, 0, "has the base name of %q, which is %s: only one of them is shown", other.file, same)
 			}
-			s, w := sizesOf(base)
-			if s >= 0 && s != st.size {
-				c.add(false, file, 0, "is named for %d bytes (S=) and has %d", s, st.size)
-			} else if s >= 0 && w >= 0 && w < s {
-				c.add(false, file, 0, "is named for %d bytes with CRLF line ends (W=) and has %d without", w, s)
-			}
+			c.sizes(d, file, base, st)
 			f := parseFlags(name)
 			for i := range used {
 				if f&keywordFlag(i) != 0 {
@@ -244,6 +239,42 @@ func (c *checker) messages(d *dir) (used [26]int) {
 		}
 	}
 	return used
+}
+
+// sizes compares the sizes in the name of a message with the file. What can't be opened was told before.
+func (c *checker) sizes(d *dir, file, base string, st fileStat) {
+	s, w := sizesOf(base)
+	f, err := d.open(file)
+	if err != nil {
+		return
+	}
+	content := &Content{f: f, raw: st.size, size: -1, counted: func(int64) {}}
+	defer content.Close()
+	format, err := formatOfFile(f)
+	switch {
+	case err != nil:
+		c.unreadable(file, err)
+		return
+	case format == nil:
+		if s >= 0 && s != st.size {
+			c.add(false, file, 0, "is named for %d bytes (S=) and has %d", s, st.size)
+		} else if s >= 0 && w >= 0 && w < s {
+			c.add(false, file, 0, "is named for %d bytes with CRLF line ends (W=) and has %d without", w, s)
+		}
+		return
+	}
+	size, err := content.Size()
+	var ce *CompressedError
+	switch {
+	case errors.As(err, &ce):
+		c.add(true, file, 0, "is compressed (%s) and can't be read: %v", ce.Format, ce.Err)
+	case err != nil:
+		c.unreadable(file, err)
+	case s >= 0 && s != content.raw:
+		c.add(false, file, 0, "is named for %d bytes (S=) and has %d that are compressed: Dovecot can't show it", s, content.raw)
+	case w >= 0 && w != size:
+		c.add(false, file, 0, "is named for %d bytes with CRLF line ends (W=) and has %d that are compressed", w, size)
+	}
 }
 
 // eachName calls visit for each name in a directory, in order.

@@ -17,6 +17,7 @@ import (
 func TestCheck(t *testing.T) {
 	old := time.Now().Add(-48 * time.Hour)
 	const guid = "0123456789abcdef0123456789abcdef"
+	zipped := string(sample(t, "gzip"))
 	for _, c := range []struct {
 		name    string
 		prepare func(root string) error
@@ -41,6 +42,11 @@ func TestCheck(t *testing.T) {
 		{"FIFO in cur", func(root string) error { return unix.Mkfifo(filepath.Join(root, "cur/fifo"), 0o600) }, `"cur/fifo": is neither`, false},
 		{"wrong S", write("cur/1.a,S=5:2,", "x"), `is named for 5 bytes (S=) and has 1`, false},
 		{"wrong W", write("cur/1.a,S=1,W=0:2,", "x"), `is named for 0 bytes`, false},
+		{"compressed", write("cur/1.a,S=4134,W=4237:2,", zipped), "", false},
+		{"S of the compressed file", write("cur/1.a,S=334,W=4237:2,", zipped), `is named for 334 bytes (S=) and has 4134 that are compressed`, false},
+		{"W of the compressed file", write("cur/1.a,S=4134,W=334:2,", zipped), `is named for 334 bytes with CRLF line ends (W=) and has 4237`, false},
+		{"cut compressed file", write("cur/1.a,S=4134,W=4237:2,", zipped[:300]), `is compressed (gzip) and can't be read: unexpected EOF`, true},
+		{"compressed file of another format", write("cur/1.a", string(sample(t, "xz"))), `is compressed (xz) and can't be read: this server reads gzip, zstd, bzip2 only`, true},
 		{"unreadable", mode("cur/1.a:2,", 0), `"cur/1.a:2,": has mode 0000`, true},
 		{"list not writable", both(write(listFile, "3 V1 N1 G"+guid+"\n"), func(root string) error { return os.Chmod(filepath.Join(root, listFile), 0o400) }), "has mode 0400", true},
 		{"directory not writable", func(root string) error { return os.Chmod(filepath.Join(root, "cur"), 0o500) }, `"cur": has mode 0500`, true},

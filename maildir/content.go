@@ -6,17 +6,20 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"os"
 	"sync"
 	"time"
 )
 
-// A Content is the bytes of a message with CRLF line ends, whatever ends its lines in the file. It
-// is open until Close, also when the message is expunged meanwhile. One goroutine may use it.
+// A Content is the bytes of a message with CRLF line ends, whatever ends its lines in the file, and whether
+// or not that is compressed. It is open until Close, also when the message is expunged meanwhile. One goroutine
+// may use it.
 type Content struct {
 	f       *os.File
+	zip     *unzipper // nil: the file is not compressed, as far as is known
 	stamp   Stamp
-	raw     int64            // the file's size
+	raw     int64            // the size of the message as it is stored; more, as long as it is not known
 	size    int64            // with CRLF; -1 as long as nobody has asked
 	same    bool             // all lines of the file end in CRLF already, as far as is known
 	counted func(size int64) // is told the size
@@ -118,6 +121,23 @@ func (m *Mailbox) find(msg *Message) (path string, f *os.File, err error) {
 // buffers are for reading files. One that came from a pool need not be cleared for each mail.
 var buffers = sync.Pool{New: func() any { return new([32 << 10]byte) }}
 
+// read reads the message as it is stored: the file, or what is compressed in it. It may give fewer bytes without
+// an error. Whether the file is compressed shows when its first bytes are read, which are read first.
+func (c *Content) read(p []byte, off int64) (int, error) {
+	if c.zip == nil {
+		n, err := c.f.ReadAt(p[:min(int64(len(p)), max(c.raw-off, 0))], off)
+		if off > 0 {
+			return n, err
+		}
+		f := formatOf(p[:n])
+		if f == nil {
+			return n, err
+		}
+		c.zip, c.raw = unzip(c.f, c.raw, f), math.MaxInt64
+	}
+	return c.zip.ReadAt(p, off)
+}
+
 // Size is the size in bytes with CRLF line ends (RFC822.SIZE). The first call reads the file: its name
 // may tell the size, wrongly, and a FETCH announces it before the bytes.
 func (c *Content) Size() (int64, error) {
@@ -129,7 +149,11 @@ func (c *Content) Size() (int64, error) {
 	var lone int64
 	cr := false
 	for at := int64(0); at < c.raw; {
-		n, err := c.f.ReadAt(buf[:min(int64(len(buf)), c.raw-at)], at)
+		n, err := c.read(buf[:], at)
+		if n == 0 && err == io.EOF && c.zip != nil {
+			c.raw = at
+			break
+		}
 		if n == 0 && err != nil {
 			return 0, err
 		}
@@ -142,16 +166,23 @@ func (c *Content) Size() (int64, error) {
 		at += int64(n)
 	}
 	c.size = c.raw + lone
-	c.same = lone == 0
+	c.same = lone == 0 && c.zip == nil
 	c.counted(c.size)
 	return c.size, nil
 }
 
 // Close closes the file.
-func (c *Content) Close() error { return c.f.Close() }
+func (c *Content) Close() error {
+	if c.zip != nil {
+		c.zip.free()
+		c.zip = nil
+	}
+	return c.f.Close()
+}
 
 // ReadAt implements io.ReaderAt over the bytes with CRLF line ends. Reading on from where the last
-// call stopped costs nothing extra; other places are looked for from the start of the file.
+// call stopped costs nothing extra; other places are looked for from the start of the file. An error of a
+// compressed file (CompressedError) comes after what could be read before.
 func (c *Content) ReadAt(p []byte, off int64) (int, error) {
 	if c.same {
 		return c.f.ReadAt(p, off)
@@ -169,7 +200,7 @@ func (c *Content) ReadAt(p []byte, off int64) (int, error) {
 			n += c.give(p[n:], off, '\n')
 			continue
 		}
-		k, err := c.f.ReadAt(buf[:min(int64(len(buf)), max(c.raw-c.rawAt, 0))], c.rawAt)
+		k, err := c.read(buf[:], c.rawAt)
 		if k == 0 {
 			if err == nil || err == io.EOF {
 				err = io.EOF
@@ -217,12 +248,14 @@ func (m *Mailbox) learn(msg *Message, size int64) {
 }
 
 // Size is a message's size with CRLF line ends. It is told by the file name (when the size of the
-// file there agrees with the file), by dovecot-uidlist, or counted.
+// file there agrees with the file, or only unpacking a compressed one could tell), by dovecot-uidlist, or counted.
 func (m *Mailbox) Size(ctx context.Context, msg *Message) (int64, error) {
 	if n := msg.size.Load(); n > 0 {
 		return n - 1, nil
 	}
-	if s, w := sizesOf(msg.Key()); s >= 0 && w >= s {
+	s, w := sizesOf(msg.Key())
+	named := s >= 0 && w >= s
+	if named {
 		if st, err := m.d.stat(msg.path()); err == nil && st.size == s {
 			msg.size.Store(w + 1)
 			return w, nil
@@ -233,6 +266,14 @@ func (m *Mailbox) Size(ctx context.Context, msg *Message) (int64, error) {
 		return 0, err
 	}
 	defer c.Close()
+	if named {
+		if f, err := formatOfFile(c.f); err != nil {
+			return 0, err
+		} else if f != nil {
+			msg.size.Store(w + 1)
+			return w, nil
+		}
+	}
 	return c.Size()
 }
 

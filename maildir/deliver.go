@@ -15,7 +15,8 @@ import (
 
 // Append adds a message: with the given flags, and date as its internal date (zero: now). It
 // returns the UID and the UIDVALIDITY after the message and its UID are durable. The message is
-// stored with LF line ends, as Dovecot stores it.
+// stored with LF line ends, as Dovecot stores it, and not compressed; what would be taken for a compressed
+// message when it is read again is refused with ErrCompressed.
 //
 // r is read to its end before any lock is taken.
 func (m *Mailbox) Append(ctx context.Context, r io.Reader, flags []imap.Flag, date time.Time) (imap.UID, uint32, error) {
@@ -68,6 +69,12 @@ func (m *Mailbox) spool(tmp string, r io.Reader, date time.Time) (stored, virtua
 	_, err = io.Copy(w, r)
 	if err == nil {
 		err = w.flush()
+	}
+	if err == nil {
+		var format *format
+		if format, err = formatOfFile(f.File); format != nil {
+			err = ErrCompressed
+		}
 	}
 	if err == nil {
 		err = m.d.setTimes(tmp, unix.NsecToTimespec(date.UnixNano()))

@@ -19,6 +19,8 @@ var (
 	ErrNameInUse = errors.New("mailbox is deleted and still in use")
 	// ErrTooManyKeywords: all 26 keyword letters of the mailbox have names.
 	ErrTooManyKeywords = errors.New("the mailbox has 26 keywords, and file names hold no more")
+	// ErrCompressed: a message that is to be added is compressed already.
+	ErrCompressed = errors.New("the message is compressed")
 	// ErrExpunged: the message is not there any more, and nothing was kept of it.
 	ErrExpunged = errors.New("the message was expunged")
 	// ErrGone: the open mailbox is no longer what it was.
