@@ -416,3 +416,48 @@ func toCRLF(b []byte) (out []byte) {
 	}
 	return out
 }
+
+// Opening, counting and reading a message, as a FETCH BODY[] does.
+func BenchmarkContent(b *testing.B) {
+	for _, size := range []struct {
+		name string
+		n    int
+	}{{"2k", 2 << 10}, {"50M", 50 << 20}} {
+		mail := bytes.Repeat(sample(b, "plain"), size.n>>12+1)[:size.n]
+		for _, format := range []struct {
+			name string
+			of   func(testing.TB, ...[]byte) []byte
+		}{{"plain", func(_ testing.TB, b ...[]byte) []byte { return b[0] }}, {"gzip", gzipped}, {"zstd", zstded}} {
+			b.Run(size.name+"/"+format.name, func(b *testing.B) {
+				root := fill(b, 0)
+				if err := os.WriteFile(filepath.Join(root, "cur", "1.x:2,S"), format.of(b, mail), 0o600); err != nil {
+					b.Fatal(err)
+				}
+				a, err := Open(root, nil)
+				if err != nil {
+					b.Fatal(err)
+				}
+				defer a.Close()
+				r := selectAll(b, a, 1)
+				defer r.Close()
+				msg := r.Snapshot().Messages[0]
+				b.SetBytes(int64(size.n))
+				b.ReportAllocs()
+				for b.Loop() {
+					c, err := r.Content(context.Background(), msg)
+					if err != nil {
+						b.Fatal(err)
+					}
+					n, err := c.Size()
+					if err != nil {
+						b.Fatal(err)
+					}
+					if got, err := io.Copy(io.Discard, io.NewSectionReader(c, 0, n)); got != n || err != nil {
+						b.Fatalf("%d of %d bytes, %v", got, n, err)
+					}
+					c.Close()
+				}
+			})
+		}
+	}
+}

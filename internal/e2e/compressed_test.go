@@ -18,6 +18,7 @@ import (
 
 	"github.com/emersion/go-imap/v2"
 	"github.com/emersion/go-imap/v2/imapclient"
+	"github.com/klauspost/compress/zstd"
 
 	"github.com/imapmaildir/imapmaildir/internal/peers"
 )
@@ -160,7 +161,7 @@ func compressedFiles(t *testing.T, dir, magic string) (files []string, others in
 	return files, others
 }
 
-func zipped(t *testing.T, text string) string {
+func zipped(t testing.TB, text string) string {
 	t.Helper()
 	var b bytes.Buffer
 	w := gzip.NewWriter(&b)
@@ -400,4 +401,82 @@ func TestCompressedBad(t *testing.T) {
 			t.Errorf("maildird check says\n%s%v\nand not %q", out, err, want)
 		}
 	}
+}
+
+// FETCH of the same mail, as it is and compressed, from maildird and from Dovecot: many small messages; a large one; and a
+// large one in pieces, as many clients get it.
+func BenchmarkCompressed(b *testing.B) {
+	withoutRace(b)
+	d := peers.StartDovecot(b, "", zlibSave("")...)
+	root := d.Maildir(b, "ada")
+	var small strings.Builder
+	small.WriteString("From: ada@test.example\r\nTo: ben@test.example\r\nSubject: small\r\n\r\n")
+	for i := range 60 {
+		fmt.Fprintf(&small, "Line %d is %x and so on.\r\n", i, rand.Uint64())
+	}
+	pack := map[string]func(string) string{
+		"plain": func(text string) string { return text },
+		"gzip":  func(text string) string { return zipped(b, text) },
+		"zstd":  func(text string) string { return zstded(b, text) },
+	}
+	formats := []string{"plain", "gzip", "zstd"}
+	for _, set := range []struct {
+		name string
+		text string
+		n    int
+	}{{"small", small.String(), 10_000}, {"large", largeMail(36 << 20), 1}} {
+		lf := strings.ReplaceAll(set.text, "\r\n", "\n")
+		for _, format := range formats {
+			dir := filepath.Join(root, "."+set.name+"-"+format)
+			for _, part := range []string{"new", "cur", "tmp"} {
+				must(b, os.MkdirAll(filepath.Join(dir, part), 0o755))
+			}
+			for i := range set.n {
+				name := fmt.Sprintf("%d.M%dP1.host,S=%d,W=%d:2,S", 1700000000+i, i, len(lf), len(set.text))
+				must(b, os.WriteFile(filepath.Join(dir, "cur", name), []byte(pack[format](lf)), 0o644))
+			}
+		}
+	}
+	own(b, root)
+	s := serve(b, d.Location(), "")
+	for _, work := range []struct {
+		name, set string
+		commands  func() []string
+	}{
+		{"sizes", "small", func() []string { return []string{"FETCH 1:* (UID RFC822.SIZE)"} }},
+		{"small", "small", func() []string { return []string{"FETCH 1:* BODY.PEEK[]"} }},
+		{"large", "large", func() []string { return []string{"FETCH 1 BODY.PEEK[]"} }},
+		{"pieces", "large", func() (commands []string) {
+			for off := 0; off < 10<<20; off += 256 << 10 {
+				commands = append(commands, fmt.Sprintf("FETCH 1 BODY.PEEK[]<%d.%d>", off, 256<<10))
+			}
+			return commands
+		}},
+	} {
+		for _, format := range formats {
+			for _, server := range []struct{ name, addr string }{{"maildird", s.imap}, {"Dovecot", d.Addr}} {
+				b.Run(work.name+"/"+format+"/"+server.name, func(b *testing.B) {
+					for b.Loop() {
+						b.StopTimer()
+						c := login(b, server.addr, "ada")
+						c.ok("SELECT " + work.set + "-" + format)
+						b.StartTimer()
+						for _, command := range work.commands() {
+							c.ok(command)
+						}
+						b.StopTimer()
+						c.ok("LOGOUT")
+						b.StartTimer()
+					}
+				})
+			}
+		}
+	}
+}
+
+func zstded(t testing.TB, text string) string {
+	t.Helper()
+	w, err := zstd.NewWriter(nil)
+	must(t, err)
+	return string(w.EncodeAll([]byte(text), nil))
 }
