@@ -140,6 +140,7 @@ func (f *fetch) message(e entry) error {
 			return err
 		}
 	}
+	mail.keep = inPieces(f.options)
 	return r.Close()
 }
 

@@ -22,7 +22,8 @@ type mail struct {
 	msg *maildir.Message
 
 	content *message.Message // nil: not needed yet
-	stamp   maildir.Stamp    // of the file that was opened
+	file    *maildir.Content // nil: not opened
+	keep    bool             // it stays open: there are pieces of it to come
 	cache   *cache.Cache     // nil: it is not to be used
 	guid    string
 	cached  *message.Structure // nil: it was not in the cache
@@ -41,11 +42,11 @@ func (m *mail) open() *message.Message {
 		m.cached = m.find()
 	}
 	m.content = message.With(func() (message.Source, error) {
-		c, err := m.s.sel.Content(m.s.ctx, m.msg)
+		c, err := m.s.sel.open(m.s, m.msg)
 		if err != nil {
 			return nil, err
 		}
-		m.stamp = c.Stamp()
+		m.file = c
 		return c, nil
 	}, m.cached)
 	return m.content
@@ -74,8 +75,13 @@ func (m *mail) close() {
 	}
 	if st := m.content.Parsed(); st != nil && st != m.cached && m.cache != nil {
 		if b, err := st.MarshalBinary(); err == nil {
-			m.cache.Put(m.guid, m.msg.Key(), append(m.stamp[:], b...))
+			stamp := m.file.Stamp()
+			m.cache.Put(m.guid, m.msg.Key(), append(stamp[:], b...))
 		}
+	}
+	if m.keep && m.file != nil {
+		m.s.sel.keepOpen(m.msg, m.file)
+		return
 	}
 	m.content.Close()
 }

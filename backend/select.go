@@ -17,6 +17,7 @@ type selected struct {
 	view     *view
 	saved    imap.UIDSet // the result that "$" stands for (RFC 5182)
 	own      atomic.Bool // this session deleted it
+	pieces   *piecewise  // nil: no message is got in pieces
 }
 
 // snapshot is the current state of the mailbox; of one that this session deleted, an empty one.
@@ -103,6 +104,7 @@ func (s *Session) Unselect() (err error) {
 
 func (s *Session) unselect() {
 	if s.sel != nil {
+		s.sel.closePieces()
 		s.sel.Close()
 		s.sel = nil
 	}

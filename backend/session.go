@@ -85,6 +85,9 @@ func (s *Session) give() { s.turn <- struct{}{} }
 func (s *Session) begin(name string) func(*error) {
 	started := time.Now()
 	s.take(context.Background())
+	if name != "FETCH" && s.sel != nil {
+		s.sel.closePieces()
+	}
 	return func(err *error) {
 		s.give()
 		cause := *err
