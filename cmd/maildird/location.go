@@ -25,22 +25,24 @@ type places struct {
 
 const defaultLocation location = "~/Maildir"
 
-const locationVariables = "%u, %n, %d, %h, %%"
+const (
+	locationVariables = "%u, %n, %d, %h, %%"
+	locationLetters   = "undh%"
+)
 
-// UnmarshalText refuses what has other variables.
+// UnmarshalText refuses what has other variables, and what is Dovecot's, with the words to write instead.
 func (l *location) UnmarshalText(b []byte) error {
 	s := string(b)
 	if s == "" {
 		return errors.New("is empty")
 	}
-	for i := 0; i < len(s); i++ {
-		if s[i] != '%' {
-			continue
-		}
-		i++
-		if i == len(s) || !strings.ContainsRune("undh%", rune(s[i])) {
-			return fmt.Errorf("unknown variable %q; allowed: %s", s[i-1:min(i+1, len(s))], locationVariables)
-		}
+	if err := dovecotLocation(s); err != nil {
+		return err
+	}
+	if ours, unknown := oursOf(s); len(unknown) > 0 {
+		return fmt.Errorf("unknown variable %q; allowed: %s", unknown[0], locationVariables)
+	} else if ours != s {
+		return fmt.Errorf("%q has Dovecot's variables; write %q", s, ours)
 	}
 	*l = location(s)
 	return nil
