@@ -55,6 +55,30 @@ var tmpAge = 36 * time.Hour
 //
 // The error is that the root can't be read at all.
 func Check(root string, o *Options) ([]Problem, error) {
+	a, err := lookInto(root, o)
+	if err != nil {
+		return nil, err
+	}
+	defer a.closeTrees()
+	c := &checker{a: a}
+	storages, err := a.mailboxes()
+	if err != nil {
+		return nil, err
+	}
+	for _, storage := range storages {
+		c.mailbox(storage)
+	}
+	c.name = ""
+	c.in, c.rel = a.mail, "."
+	c.rootEntries()
+	c.in = a.control
+	c.validity()
+	c.subscriptions()
+	return c.problems, nil
+}
+
+// lookInto is an account to look at: unlike Open it makes nothing, and sweeps nothing.
+func lookInto(root string, o *Options) (*Account, error) {
 	a := &Account{}
 	if o != nil {
 		a.opts = *o
@@ -63,11 +87,12 @@ func Check(root string, o *Options) ([]Problem, error) {
 		t, err := openTree(where, log)
 		return t, false, err
 	}
-	if _, err := a.openTrees(root, open); err != nil {
-		return nil, err
-	}
-	defer a.closeTrees()
-	c := &checker{a: a}
+	_, err := a.openTrees(root, open)
+	return a, err
+}
+
+// mailboxes are the storage names of all mailboxes, INBOX first.
+func (a *Account) mailboxes() ([]string, error) {
 	storages, err := a.storages()
 	if err != nil {
 		return nil, err
@@ -79,16 +104,7 @@ func Check(root string, o *Options) ([]Problem, error) {
 		}
 	}
 	slices.Sort(names)
-	for _, storage := range append([]string{"INBOX"}, names...) {
-		c.mailbox(storage)
-	}
-	c.name = ""
-	c.in, c.rel = a.mail, "."
-	c.rootEntries()
-	c.in = a.control
-	c.validity()
-	c.subscriptions()
-	return c.problems, nil
+	return append([]string{"INBOX"}, names...), nil
 }
 
 // A checker collects problems.
@@ -140,6 +156,11 @@ func (c *checker) mailbox(storage string) {
 	c.permissions("", st)
 	used := c.messages(d)
 	c.tmp(d)
+	if _, err := d.stat(courierList); err == nil {
+		if _, err := c.a.statList(storage); notExist(err) {
+			c.add(false, courierList, 0, "has UIDs that clients know from Courier: without \"maildird import courier\" they get others")
+		}
+	}
 	if c.a.apart() {
 		c.in, c.rel = c.a.control, c.a.opts.controlPath(storage)
 		control, err := c.in.openDir(c.rel)

@@ -52,6 +52,8 @@ func TestCheck(t *testing.T) {
 		{"directory not writable", func(root string) error { return os.Chmod(filepath.Join(root, "cur"), 0o500) }, `"cur": has mode 0500`, true},
 		{"keyword line", write(keysFile, "0 Work\n26 x\n"), `"dovecot-keywords" line 2: "26 x\n" names no letter`, false},
 		{"keyword without a name", write("cur/1.a:2,Sb", "x"), `has no name for the letter 'b' that 1 messages use`, false},
+		{"Courier's list", write(courierList, "1 5 1\n"), `"courierimapuiddb": has UIDs that clients know from Courier`, false},
+		{"Courier's list, imported", both(write(courierList, "1 5 1\n"), write(listFile, "3 V5 N1 G"+guid+"\n")), "", false},
 		{"dead lock", both(write(listLock, fmt.Sprintf("%d:%s", 1<<22+1, hostName)), age(listLock, old)), `"dovecot-uidlist.lock": was left behind by`, false},
 		{"living lock", both(write(listLock, "1:"+hostName), age(listLock, old)), "", false},
 		{"other host's lock", both(write(listLock, "1:elsewhere"), age(listLock, old)), `was left behind by "1:elsewhere"`, false},

@@ -47,6 +47,15 @@ func (a *Account) openControl(storage string) (*dir, error) {
 	return a.control.openDir(rel)
 }
 
+// statList looks at a mailbox's dovecot-uidlist.
+func (a *Account) statList(storage string) (fileStat, error) {
+	t, rel := a.at(storage)
+	if a.apart() {
+		t, rel = a.control, a.opts.controlPath(storage)
+	}
+	return t.stat(path.Join(rel, listFile))
+}
+
 // findControl takes the control directory that is there under the mailbox's name by now, and reports whether
 // it is another one than before. Where another program has moved the mailbox and not that, it is moved, too. The
 // caller holds disk.

@@ -3,7 +3,8 @@
 //
 // # Commands
 //
-// There is one file for each: serve.go, demo.go, check.go, passwd.go, version.go. main.go reads
+// There is one file for each: serve.go, demo.go, check.go, courier.go (import and export), passwd.go,
+// version.go. main.go reads
 // the command line and turns errors into words and an exit status: 0 for success, 1 for failure,
 // 2 for a command line that can't be understood.
 //
@@ -42,6 +43,8 @@ type commands struct {
 	Serve   serveCommand   `cmd:"" help:"Serve mail as a configuration file says."`
 	Demo    demoCommand    `cmd:"" help:"Serve a small Maildir with sample mail, to try things out."`
 	Check   checkCommand   `cmd:"" help:"Tell what is wrong with a configuration and the Maildirs it names; change nothing."`
+	Import  importCommand  `cmd:"" help:"Take over what another server knows of Maildirs, before the first login here."`
+	Export  exportCommand  `cmd:"" help:"Give another server what is known of Maildirs, to move back to it."`
 	Passwd  passwdCommand  `cmd:"" help:"Hash a password for the passwd-file."`
 	Version versionCommand `cmd:"" help:"Print the version."`
 }
