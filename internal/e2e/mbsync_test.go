@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"cmp"
 	"fmt"
 	"io/fs"
 	"maps"
@@ -60,9 +61,69 @@ func wantSameTree(t *testing.T, what string, before, after map[string]string) {
 // tuid is a header field that mbsync adds to what it copies, to find it again.
 var tuid = regexp.MustCompile(`(?m)^X-TUID: .*\n`)
 
+// An mbsync is a copy of ada's account that mbsync keeps, in a directory. Its separator in local names
+// is "/", and its names are as IMAP spells them.
+type mbsync struct {
+	dir     string
+	expunge string // where it removes what is deleted on the other side: None or Both
+}
+
+// command is mbsync, to be run with a server; more is what else it has to know of that.
+func (m *mbsync) command(t *testing.T, addr, more string, flags ...string) *exec.Cmd {
+	t.Helper()
+	peers.Need(t, "mbsync")
+	rc := filepath.Join(m.dir, "mbsyncrc")
+	host, port, _ := strings.Cut(addr, ":")
+	if more != "" {
+		host = "localhost" // as the certificate says
+	}
+	writeFile(t, rc, fmt.Sprintf(`
+FSync no
+
+IMAPAccount server
+Host %s
+Port %s
+User ada
+Pass pass
+%s
+
+IMAPStore far
+Account server
+
+MaildirStore near
+Path %s/
+Inbox %[4]s/INBOX
+SubFolders Verbatim
+
+Channel all
+Far :far:
+Near :near:
+Patterns *
+Create Both
+Expunge %s
+SyncState *
+`, host, port, cmp.Or(more, "SSLType None"), m.dir, m.expunge))
+	return exec.CommandContext(t.Context(), "mbsync", append(flags, "-c", rc, "-a")...)
+}
+
+// count runs mbsync and returns what it says, which ends in how much it did.
+func (m *mbsync) count(t *testing.T, addr, more string) string {
+	t.Helper()
+	cmd := m.command(t, addr, more)
+	s := inTerminal(t, cmd) // where it counts
+	select {
+	case <-s.exited:
+	case <-time.After(2 * patience):
+		t.Fatal("mbsync does not end")
+	}
+	if !cmd.ProcessState.Success() {
+		t.Fatalf("mbsync: %v\n%s", cmd.ProcessState, s.shown)
+	}
+	return s.shown
+}
+
 // mbsync pulls an account, pushes what changed, and finds nothing to do after that.
 func TestMbsync(t *testing.T) {
-	peers.Need(t, "mbsync")
 	_, location := mailDir(t)
 	s := serve(t, location, "")
 	c := s.client(t, "ada", nil)
@@ -86,49 +147,13 @@ func TestMbsync(t *testing.T) {
 		}
 	}
 
-	// mbsync's separator in local names is "/", and its names are as IMAP spells them.
 	local := t.TempDir()
 	dirs := map[string]string{"INBOX": local + "/INBOX", "Work": local + "/Work", "Work.Grüße": local + "/Work/Gr&APwA3w-e"}
-	rc := filepath.Join(local, "mbsyncrc")
-	_, port, _ := strings.Cut(s.imap, ":")
-	writeFile(t, rc, fmt.Sprintf(`
-IMAPAccount server
-Host localhost
-Port %s
-User ada
-Pass pass
-SSLType STARTTLS
-CertificateFile %s
-
-IMAPStore far
-Account server
-
-MaildirStore near
-Path %s/
-Inbox %s/INBOX
-SubFolders Verbatim
-
-Channel all
-Far :far:
-Near :near:
-Patterns *
-Create Both
-Expunge Both
-SyncState *
-`, port, s.cert, local, local))
+	copied := &mbsync{dir: local, expunge: "Both"}
+	tls := fmt.Sprintf("SSLType STARTTLS\nCertificateFile %s", s.cert)
 	sync := func() string {
 		t.Helper()
-		mbsync := exec.Command("mbsync", "-c", rc, "-a")
-		s := inTerminal(t, mbsync) // where it counts what it does
-		select {
-		case <-s.exited:
-		case <-time.After(patience):
-			t.Fatal("mbsync does not end")
-		}
-		if !mbsync.ProcessState.Success() {
-			t.Fatalf("mbsync: %v\n%s", mbsync.ProcessState, s.shown)
-		}
-		return s.shown
+		return copied.count(t, s.imap, tls)
 	}
 
 	pulled := func(name string) string {

@@ -25,6 +25,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/emersion/go-imap/v2"
 	"github.com/emersion/go-imap/v2/imapclient"
 
 	"github.com/imapmaildir/imapmaildir/internal/peers"
@@ -244,7 +245,7 @@ func (s *server) client(t *testing.T, user string, o *imapclient.Options) *imapc
 	return client(t, s.imap, user, o)
 }
 
-// client logs in at any server of these tests.
+// client logs in at any server of these tests, unless that begins with PREAUTH.
 func client(t *testing.T, addr, user string, o *imapclient.Options) *imapclient.Client {
 	t.Helper()
 	conn, err := net.Dial("tcp", addr)
@@ -257,7 +258,11 @@ func client(t *testing.T, addr, user string, o *imapclient.Options) *imapclient.
 		hangs.Stop()
 		c.Close()
 	})
-	if err := c.Login(user, "pass").Wait(); err != nil {
+	err = c.WaitGreeting()
+	if err == nil && c.State() == imap.ConnStateNotAuthenticated {
+		err = c.Login(user, "pass").Wait()
+	}
+	if err != nil {
 		t.Fatal(err)
 	}
 	return c

@@ -81,6 +81,9 @@ func StartCourier(t *testing.T) *Courier {
 	return c
 }
 
+// Maildir is the user's mail root.
+func (c *Courier) Maildir() string { return filepath.Join(c.home, "Maildir") }
+
 // startGamin starts the server that imapd watches files by. It would start one itself that outlives
 // the test.
 func (c *Courier) startGamin() {
