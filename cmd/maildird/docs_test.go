@@ -62,6 +62,43 @@ func TestConfigurationDoc(t *testing.T) {
 	walk(c.keys())
 }
 
+// What becomes of each of Dovecot's settings is in docs/migration.md, and the message that it shows is what is said.
+func TestMigrationDoc(t *testing.T) {
+	doc := readDoc(t, "migration.md")
+	table := regexp.MustCompile(`(?m)^\| (.*) \| (.*) \|$`).FindAllStringSubmatch(doc, -1)
+	row := func(name string) string {
+		for _, cells := range table {
+			if strings.Contains(cells[1], "`"+name) {
+				return cells[2]
+			}
+		}
+		t.Errorf("%s is not documented", name)
+		return ""
+	}
+	for name, o := range dovecotOptions {
+		want := o.key
+		if o.refused != "" {
+			want = "refused"
+		} else if o.leftOut != "" {
+			want = "left out"
+		}
+		if got := row(name); !strings.Contains(got, want) {
+			t.Errorf("%s: is documented as %q, and is %q", name, got, want)
+		}
+	}
+	for _, driver := range dovecotDrivers {
+		row(driver + ":")
+	}
+	m := regexp.MustCompile(`(?m)^    maildird.toml:9: mail.location: "(\S+)" is .*$`).FindStringSubmatch(doc)
+	if m == nil {
+		t.Fatal("no message")
+	}
+	var l location
+	if err := l.UnmarshalText([]byte(m[1])); err == nil || strings.TrimSpace(m[0]) != "maildird.toml:9: mail.location: "+err.Error() {
+		t.Errorf("documented is %s, said is %v", m[0], err)
+	}
+}
+
 // Every metric of maildird is in docs/monitoring.md, and no others are.
 func TestMonitoringDoc(t *testing.T) {
 	m := newMetrics()
