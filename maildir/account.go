@@ -31,6 +31,7 @@ type Account struct {
 	mail    *tree   // immutable; all mailboxes but INBOX are in it
 	inbox   *tree   // immutable; INBOX: mail, if it has no place of its own
 	control *tree   // immutable; what Dovecot calls control files: mail, if they have no place of their own
+	quota   quota
 
 	scans atomic.Uint64
 
@@ -59,6 +60,7 @@ func Open(root string, o *Options) (*Account, error) {
 	if err != nil {
 		return nil, err
 	}
+	a.quota.a = a
 	if err := a.sweep(); err != nil { // what a crash left; a place that can't be read shows later
 		a.log().Warn("look for deleted mailboxes", "root", a.Root(), "err", err)
 	}
@@ -120,6 +122,7 @@ func (a *Account) closeTrees() error {
 
 // Close closes the root and what is kept. No mailbox may be in use.
 func (a *Account) Close() error {
+	a.quota.close()
 	a.mu.Lock()
 	kept := a.kept
 	a.kept = nil
@@ -379,6 +382,7 @@ func (a *Account) Mailbox(name string, o RefOptions) (*Ref, error) {
 		m = a.known[st.id] // by now
 	}
 	if m == nil {
+		d.tally = &tally{}
 		m = &Mailbox{
 			acct:      a,
 			d:         d,
@@ -598,6 +602,15 @@ func (a *Account) fill(ctx context.Context, name, rel string, d *dir, mode fs.Fi
 	return err
 }
 
+// rename gives a mailbox's directory another path. Nothing may be there, and no symlink on the way leads out.
+func (a *Account) rename(from, to string) error {
+	err := a.mail.rename(from, to)
+	if err == nil {
+		a.quota.moved(from, to)
+	}
+	return err
+}
+
 func (a *Account) specialUse(storage string) []imap.MailboxAttr {
 	t, rel := a.at(storage)
 	f, err := t.root.open(path.Join(rel, useFile))
@@ -749,7 +762,7 @@ func (a *Account) Rename(ctx context.Context, from, to string) error {
 		if err := a.mail.makeParents(a.opts.path(toStorage), mode); err != nil {
 			return err
 		}
-		if err := a.mail.rename(a.opts.path(fromStorage), a.opts.path(toStorage)); err != nil {
+		if err := a.rename(a.opts.path(fromStorage), a.opts.path(toStorage)); err != nil {
 			return err
 		}
 		a.moveControl(fromStorage, toStorage)
@@ -791,7 +804,7 @@ func (a *Account) setMoving(moves map[string]string) {
 func (a *Account) move(old, now string) error {
 	rel := a.opts.path(now)
 	if a.opts.Layout == LayoutMaildirpp {
-		if err := a.mail.rename(a.opts.path(old), rel); err != nil {
+		if err := a.rename(a.opts.path(old), rel); err != nil {
 			return err
 		}
 		a.moveControl(old, now)

@@ -30,7 +30,7 @@ func (a *Account) setAside(ctx context.Context, m *Mailbox, storage string) erro
 	err := m.locked(ctx, lockWait, func() error {
 		err := writeAsideFile(m.d, storage, aside)
 		if err == nil {
-			err = a.mail.rename(rel, aside)
+			err = a.rename(rel, aside)
 		}
 		if err != nil {
 			m.d.remove(asideFile)
@@ -73,7 +73,7 @@ func (a *Account) moveAside(d *dir, storage, aside string) error {
 		return err
 	}
 	if !below {
-		return a.mail.rename(rel, aside)
+		return a.rename(rel, aside)
 	}
 	mode, err := a.mail.mode()
 	if err != nil {
@@ -103,8 +103,10 @@ func (a *Account) moveAside(d *dir, storage, aside string) error {
 		if _, serr := to.stat("cur"); notExist(serr) {
 			a.mail.removeAll(aside)
 		}
+		return err
 	}
-	return err
+	a.quota.moved(rel, aside)
+	return nil
 }
 
 // moveParts moves what makes a directory a mailbox: cur first, since without it what is left is none;

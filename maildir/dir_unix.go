@@ -23,6 +23,7 @@ import (
 type dir struct {
 	f     *os.File
 	fault func(op string, paths ...string) error // nil outside tests
+	tally *tally                                 // immutable; nil: not the directory of an open mailbox
 }
 
 // A file is open for writing. Its changes are seen by the dir's fault, too.
@@ -176,9 +177,14 @@ func (d *dir) renameTo(from string, other *dir, to string) error {
 	if err := d.before("rename", from, other.path(to)); err != nil {
 		return err
 	}
+	left, came := d.weighRename(from, other, to)
 	err := retry(func() error {
 		return unix.Renameat(int(d.f.Fd()), from, int(other.f.Fd()), to)
 	})
+	if err == nil {
+		left.add(-1)
+		came.add(1)
+	}
 	return d.wrap("rename", from, err)
 }
 
@@ -198,9 +204,13 @@ func (d *dir) linkTo(from string, other *dir, to string) error {
 	if err := d.before("link", from, other.path(to)); err != nil {
 		return err
 	}
+	came := other.weigh(to, d, from)
 	err := retry(func() error {
 		return unix.Linkat(int(d.f.Fd()), from, int(other.f.Fd()), to, 0)
 	})
+	if err == nil {
+		came.add(1)
+	}
 	return other.wrap("link", to, err)
 }
 
@@ -209,7 +219,11 @@ func (d *dir) remove(name string) error {
 	if err := d.before("remove", name); err != nil {
 		return err
 	}
+	left := d.weigh(name, d, name)
 	err := retry(func() error { return unix.Unlinkat(int(d.f.Fd()), name, 0) })
+	if err == nil {
+		left.add(-1)
+	}
 	return d.wrap("remove", name, err)
 }
 

@@ -35,6 +35,9 @@
 // is compared with what stands under the mailbox's name; cur, new and tmp are never made in a
 // place that vanished.
 //
+// The quota file: where maildirsize is there, what came into new/ or cur/ and what left them under the lock is written to it when
+// the lock is free again. It is counted where files are renamed and unlinked (dir), so that what a command takes back counts as well.
+//
 // # Durability
 //
 // Any step may be the last one before the process ends or the power goes. Append, CopyTo and MoveTo
@@ -50,7 +53,7 @@
 // # Order of locks
 //
 // Account.names, Mailbox.disk (of two mailboxes the one with the smaller inode first), the lock
-// file, Account.mu, Mailbox.mu, hints.mu.
+// file, quota.mu, Account.mu, Mailbox.mu, hints.mu.
 //
 // # Why not go-maildir's readers
 //

@@ -380,6 +380,11 @@ func (m *Mailbox) locked(ctx context.Context, wait time.Duration, f func() error
 	if err != nil {
 		return m.missing(err)
 	}
+	m.d.tally.begin(m.acct.quota.isThere())
+	defer func() { // when the lock is free again
+		_, rel := m.where()
+		m.acct.quota.changed(rel, m.d.tally.by)
+	}()
 	defer func() {
 		if err := l.unlock(); err != nil {
 			m.acct.log().Warn("unlock", "mailbox", m.Name(), "err", err)
