@@ -383,7 +383,7 @@ func (m *Mailbox) locked(ctx context.Context, wait time.Duration, f func() error
 	m.d.tally.begin(m.acct.quota.isThere())
 	defer func() { // when the lock is free again
 		_, rel := m.where()
-		m.acct.quota.changed(rel, m.d.tally.by)
+		m.acct.quota.changed(rel, m.d.tally.end())
 	}()
 	defer func() {
 		if err := l.unlock(); err != nil {

@@ -67,6 +67,13 @@ type tally struct {
 
 func (t *tally) begin(on bool) { t.on, t.by = on, [2]usage{} }
 
+// end returns what has changed since begin.
+func (t *tally) end() [2]usage {
+	by := t.by
+	t.begin(false)
+	return by
+}
+
 // A weight is what one message adds to a tally.
 type weight struct {
 	t       *tally // nil: nothing
