@@ -4,6 +4,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -45,16 +46,18 @@ func crlf(text string) string {
 	return strings.ReplaceAll(strings.ReplaceAll(text, "\r\n", "\n"), "\n", "\r\n")
 }
 
-// An idler is a session that is in IDLE, and says how many messages there are when it is told.
+// An idler is a session that is in IDLE, and says how many messages there are when it is told, and how many EXPUNGEs came.
 type idler struct {
-	exists chan uint32
-	client *imapclient.Client
+	exists   chan uint32
+	expunges atomic.Int32
+	client   *imapclient.Client
 }
 
 func idle(t *testing.T, s *server, user, mailbox string) *idler {
 	t.Helper()
 	i := &idler{exists: make(chan uint32, 100)}
 	i.client = s.client(t, user, &imapclient.Options{UnilateralDataHandler: &imapclient.UnilateralDataHandler{
+		Expunge: func(uint32) { i.expunges.Add(1) },
 		Mailbox: func(data *imapclient.UnilateralDataMailbox) {
 			if data.NumMessages != nil {
 				i.exists <- *data.NumMessages

@@ -77,17 +77,24 @@ type racer struct {
 var errBye = errors.New("BYE")
 
 func raceLogin(t *testing.T, addr string) *racer {
+	c := raceDial(t, addr)
+	if c == nil {
+		return nil
+	}
+	if tagged, err := c.exchange("LOGIN ada pass"); err != nil || !strings.HasPrefix(tagged, "OK") {
+		t.Errorf("LOGIN: %q, %v", tagged, err)
+	}
+	return c
+}
+
+func raceDial(t *testing.T, addr string) *racer {
 	conn, err := net.Dial("tcp", addr)
 	if err != nil {
 		t.Error(err)
 		return nil
 	}
 	conn.SetDeadline(time.Now().Add(patience))
-	c := &racer{Conn: conn}
-	if tagged, err := c.exchange("LOGIN ada pass"); err != nil || !strings.HasPrefix(tagged, "OK") {
-		t.Errorf("LOGIN: %q, %v", tagged, err)
-	}
-	return c
+	return &racer{Conn: conn}
 }
 
 // exchange sends a command and returns its tagged response, or errBye.

@@ -69,7 +69,7 @@ passdb {
 }
 userdb {
   driver = static
-  args = uid=UID gid=GID home=DIR/mail/%u
+  args = uid=UID gid=GID home=DIR/mail/%n
 }
 namespace inbox {
   inbox = yes
@@ -99,8 +99,36 @@ protocol lmtp {
 	return d
 }
 
+// Doveadm runs doveadm and returns what it says.
+func (d *Dovecot) Doveadm(t testing.TB, args ...string) string {
+	t.Helper()
+	Need(t, "doveadm")
+	out, err := exec.Command("doveadm", append([]string{"-c", d.Conf}, args...)...).CombinedOutput()
+	if err != nil {
+		t.Errorf("doveadm %q: %v\n%s", args, err, out)
+	}
+	return string(out)
+}
+
 // Location is where users' Maildirs are, with %u for the user's name.
 func (d *Dovecot) Location() string { return filepath.Join(d.dir, "mail", "%u", "Maildir") }
+
+// Homes makes the directory that the homes are in, and users' homes, for the owner of the mail.
+func (d *Dovecot) Homes(t testing.TB, users ...string) string {
+	t.Helper()
+	homes := filepath.Join(d.dir, "mail")
+	for _, dir := range append([]string{""}, users...) {
+		dir = filepath.Join(homes, dir)
+		err := os.MkdirAll(dir, 0o755)
+		if err == nil {
+			err = os.Chown(dir, d.uid, d.gid)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	return homes
+}
 
 // Maildir makes a user's empty mail root. It belongs to Dovecot's user and, by setgid, all in it to
 // its group, so that the test, which runs as root, and Dovecot share it as two users do.

@@ -6,14 +6,15 @@ import (
 	"net/smtp"
 	"os"
 	"os/exec"
+	"os/user"
 	"path/filepath"
 	"strconv"
 	"strings"
 	"testing"
 )
 
-// A Postfix is a running Postfix that delivers mail for anyone at test.example to
-// MAIL/user/Maildir/, and nowhere else.
+// A Postfix is a running Postfix that delivers mail for anyone at test.example (by virtual) and at
+// local.example (by local) to MAIL/user/Maildir/, and nowhere else.
 type Postfix struct {
 	Addr string // of SMTP
 	dir  string
@@ -34,15 +35,23 @@ func StartPostfix(t *testing.T, mail string, users ...string) *Postfix {
 	if out, err := exec.Command("chown", "postfix", filepath.Join(p.dir, "data")).CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
-	var boxes strings.Builder
+	uid, gid := Owner(t)
+	owner, err := user.LookupId(strconv.Itoa(uid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	// The users are not the system's: to local they are aliases of Maildirs.
+	var boxes, aliases strings.Builder
 	for _, user := range users {
 		fmt.Fprintf(&boxes, "%s@test.example %s/Maildir/\n", user, user)
+		fmt.Fprintf(&aliases, "%s %s/%[1]s/Maildir/\n", user, mail)
 	}
-	uid, gid := Owner(t)
 	_, port, _ := net.SplitHostPort(p.Addr)
-	fill := strings.NewReplacer("DIR", p.dir, "MAIL", mail, "PORT", port, "UID", strconv.Itoa(uid), "GID", strconv.Itoa(gid))
+	fill := strings.NewReplacer("DIR", p.dir, "MAIL", mail, "PORT", port, "UID", strconv.Itoa(uid), "GID", strconv.Itoa(gid),
+		"OWNER", owner.Username)
 	for name, text := range map[string]string{
-		"boxes": boxes.String(),
+		"boxes":   boxes.String(),
+		"aliases": aliases.String(),
 		"main.cf": fill.Replace(`
 compatibility_level = 3.6
 queue_directory = DIR/spool
@@ -50,7 +59,7 @@ data_directory = DIR/data
 inet_interfaces = 127.0.0.1
 inet_protocols = ipv4
 myhostname = mail.test.example
-mydestination =
+mydestination = local.example
 mynetworks = 127.0.0.0/8
 maillog_file = DIR/maillog
 maillog_file_prefixes = DIR
@@ -61,7 +70,9 @@ virtual_uid_maps = static:UID
 virtual_gid_maps = static:GID
 virtual_minimum_uid = 1
 virtual_alias_maps =
-alias_maps =
+alias_maps = texthash:DIR/etc/aliases
+local_recipient_maps =
+default_privs = OWNER
 default_transport = error:nothing leaves the machine
 relay_transport = error:nothing leaves the machine
 smtpd_relay_restrictions = reject_unauth_destination
@@ -78,6 +89,7 @@ proxymap unix - - n - - proxymap
 error   unix - - n - - error
 retry   unix - - n - - error
 virtual unix - n n - - virtual
+local   unix - n n - - local
 anvil   unix - - n - 1 anvil
 postlog unix-dgram n - n - 1 postlogd
 `),
@@ -106,16 +118,27 @@ postlog unix-dgram n - n - 1 postlogd
 	return p
 }
 
-// Send hands over a message, with any line ends, by SMTP.
-func (p *Postfix) Send(t *testing.T, user, text string) {
+// Send hands over a message, with any line ends, by SMTP. It is delivered a moment later.
+func (p *Postfix) Send(t testing.TB, user, text string) {
 	t.Helper()
-	if err := smtp.SendMail(p.Addr, nil, "sender@test.example", []string{user + "@test.example"}, []byte(text)); err != nil {
-		t.Fatalf("postfix: %v\n%s", err, p.Log(t))
+	p.sendTo(t, user+"@test.example", text)
+}
+
+// SendLocal is Send for Postfix's local.
+func (p *Postfix) SendLocal(t testing.TB, user, text string) {
+	t.Helper()
+	p.sendTo(t, user+"@local.example", text)
+}
+
+func (p *Postfix) sendTo(t testing.TB, address, text string) {
+	t.Helper()
+	if err := smtp.SendMail(p.Addr, nil, "sender@test.example", []string{address}, []byte(text)); err != nil {
+		t.Errorf("postfix: %v\n%s", err, p.Log(t))
 	}
 }
 
 // Log is all that Postfix logged.
-func (p *Postfix) Log(t *testing.T) string {
+func (p *Postfix) Log(t testing.TB) string {
 	t.Helper()
 	b, err := os.ReadFile(filepath.Join(p.dir, "maillog"))
 	if err != nil && !os.IsNotExist(err) {
