@@ -36,7 +36,7 @@ type config struct {
 
 	places  places
 	maildir maildir.Options
-	folders  []*backend.Folder
+	folders []*backend.Folder
 
 	cacheDir string
 
