@@ -61,10 +61,11 @@ func (k *keywords) find(name string) int {
 	return -1
 }
 
-// add names the first free letter.
-func (k *keywords) add(name string) (int, error) {
+// add names the first letter that has no name and is not used: a message whose letter nobody has named
+// would be marked by that.
+func (k *keywords) add(name string, used Flags) (int, error) {
 	for i, s := range k {
-		if s == "" {
+		if s == "" && used&keywordFlag(i) == 0 {
 			k[i] = name
 			return i, nil
 		}

@@ -126,6 +126,10 @@ func (m *Mailbox) keywordLetters(ctx context.Context, names []imap.Flag) (Flags,
 	if len(unknown) == 0 {
 		return f, nil
 	}
+	var used Flags
+	for _, msg := range m.Snapshot().Messages {
+		used |= msg.Flags
+	}
 	err := m.locked(ctx, lockWait, func() error {
 		keys, err := m.readKeywords() // another program may have named some
 		if err != nil {
@@ -133,7 +137,7 @@ func (m *Mailbox) keywordLetters(ctx context.Context, names []imap.Flag) (Flags,
 		}
 		for _, name := range unknown {
 			if keys.find(name) < 0 {
-				if _, err := keys.add(name); err != nil {
+				if _, err := keys.add(name, used); err != nil {
 					return err
 				}
 			}
