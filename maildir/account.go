@@ -319,19 +319,27 @@ func (a *Account) storageOf(name string) (string, error) {
 			return "", serr
 		}
 	}
-	storages, lerr := a.storages()
-	if lerr != nil {
-		return "", lerr
-	}
-	for s := range storages {
-		if n, canonical := a.opts.mailboxName(s); !canonical && n == name {
-			return s, nil
-		}
+	if s, ok, oerr := a.spelledOtherwise(name); ok || oerr != nil {
+		return s, oerr
 	}
 	if err != nil {
 		return "", err
 	}
 	return "", ErrNoMailbox
+}
+
+// spelledOtherwise finds a directory that clients know by a name and that storageName does not lead to.
+func (a *Account) spelledOtherwise(name string) (storage string, ok bool, err error) {
+	storages, err := a.storages()
+	if err != nil {
+		return "", false, err
+	}
+	for s := range storages {
+		if n, canonical := a.opts.mailboxName(s); !canonical && n == name {
+			return s, true, nil
+		}
+	}
+	return "", false, nil
 }
 
 // Mailbox opens a mailbox. It returns ErrNoMailbox where there is none of that name, and ErrBadPlace

@@ -231,8 +231,15 @@ func (a *Account) finishMove(to *dir) error {
 }
 
 // free returns ErrNameInUse if a name belongs to a deleted mailbox that somebody still has open: it
-// is not given to another one before (draft 3.2).
+// is not given to another one before (draft 3.2). It returns ErrMailboxExists if another program has spelled
+// the name in its own way: of two mailboxes of one name clients would only find one.
 func (a *Account) free(storage string) error {
+	name, _ := a.opts.mailboxName(storage)
+	if _, taken, err := a.spelledOtherwise(name); err != nil {
+		return err
+	} else if taken {
+		return ErrMailboxExists
+	}
 	inUse := false
 	err := a.eachAside(func(_ string, d *dir) {
 		if name, _ := asideOf(d); name == storage {
