@@ -24,7 +24,7 @@ func (s *Session) Copy(set imap.NumSet, dest string) (data *imap.CopyData, err e
 	}
 	c, err := s.sel.CopyTo(s.ctx, to.Mailbox, sel.messages())
 	if err != nil {
-		return nil, tryCreate(err)
+		return nil, copyError(to, err)
 	}
 	return copyData(c), nil
 }
@@ -50,7 +50,7 @@ func (s *Session) Move(w *imapserver.MoveWriter, set imap.NumSet, dest string) (
 	}
 	c, err := s.sel.MoveTo(s.ctx, to.Mailbox, sel.snap, sel.messages(), s.keepGhosts())
 	if err != nil {
-		return tryCreate(err)
+		return copyError(to, err)
 	}
 	if len(c.Dest) > 0 {
 		if err := w.WriteCopyData(copyData(c)); err != nil {
@@ -58,6 +58,15 @@ func (s *Session) Move(w *imapserver.MoveWriter, set imap.NumSet, dest string) (
 		}
 	}
 	return sel.done(len(c.Dest) < len(sel.entries))
+}
+
+// copyError is the answer to a COPY or MOVE that failed half way. The mailbox that is gone may be the selected one,
+// which it would be no use to create.
+func copyError(to *maildir.Ref, err error) error {
+	if to.Err() == nil {
+		return answer(err)
+	}
+	return tryCreate(err)
 }
 
 func copyData(c maildir.Copied) *imap.CopyData {
