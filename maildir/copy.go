@@ -36,6 +36,7 @@ func (m *Mailbox) CopyTo(ctx context.Context, dest *Mailbox, msgs []*Message) (C
 
 func (m *Mailbox) copyTo(ctx context.Context, dest *Mailbox, msgs []*Message) (Copied, error) {
 	flags := m.Snapshot()
+	m.measure(ctx, msgs)
 	staged, err := m.stage(ctx, dest, msgs)
 	defer dest.unstage(staged)
 	if err != nil {
@@ -64,6 +65,16 @@ func (m *Mailbox) copyTo(ctx context.Context, dest *Mailbox, msgs []*Message) (C
 		return Copied{}, err
 	}
 	return copied(dest, msgs, uids), nil
+}
+
+// measure finds out which sizes in the names of messages are right, to be taken along. Dovecot believes a wrong one,
+// and ends the connection at FETCH (docs/coexistence.md).
+func (m *Mailbox) measure(ctx context.Context, msgs []*Message) {
+	for _, msg := range msgs {
+		if stored, virtual := sizesOf(msg.Key()); stored >= 0 && virtual >= 0 {
+			m.Size(ctx, msg) // one that is gone is found out later
+		}
+	}
 }
 
 // copied pairs messages with the UIDs they got. Those that were gone got none.
@@ -97,7 +108,7 @@ func (m *Mailbox) placements(ctx context.Context, s *Snapshot, msgs []*Message) 
 			letters[msg.Flags] = f
 		}
 		todo[i] = placement{flags: f, base: newBase(time.Now())}
-		if stored, virtual := sizesOf(msg.Key()); stored >= 0 && virtual >= 0 {
+		if stored, virtual := sizesOf(msg.Key()); stored >= 0 && virtual >= 0 && msg.size.Load() == virtual+1 {
 			todo[i].base = withSizes(todo[i].base, stored, virtual)
 		}
 	}
@@ -195,6 +206,7 @@ func copyFile(f *os.File, dest *Mailbox, name string) error {
 // copied; one that was there and goes before its turn was moved or expunged by another session, and is
 // not to be in two places.
 func (m *Mailbox) MoveTo(ctx context.Context, dest *Mailbox, s *Snapshot, msgs []*Message, keep bool) (Copied, error) {
+	m.measure(ctx, msgs)
 	c, err := m.move(ctx, dest, s, msgs, make([]string, len(msgs)), keep)
 	if !cannotLink(err) {
 		return c, err
