@@ -11,8 +11,6 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
-
-	"github.com/imapmaildir/imapmaildir/internal/peers"
 )
 
 // Traps in what a message is: its bytes, its size, its links, and when it is gone.
@@ -37,7 +35,7 @@ func TestTrap11SizesInNames(t *testing.T) {
 		texts = append(texts, string(text))
 	}
 	for i, text := range texts {
-		ours.ok(fmt.Sprintf("APPEND INBOX (\\Seen) {}"), text)
+		ours.ok(`APPEND INBOX (\Seen) {}`, text)
 		if i%2 == 0 {
 			ours.ok("APPEND INBOX {}", text)
 		}
@@ -54,7 +52,7 @@ func TestTrap11SizesInNames(t *testing.T) {
 			t.Error(err)
 		}
 	}
-	// What others named wrongly is nothing that Dovecot can read.
+	// What another program named wrongly Dovecot can't read; but it can read the copy.
 	ours.ok(`UID STORE 2 +FLAGS.SILENT (\Deleted)`)
 	ours.ok("EXPUNGE")
 	for _, m := range wantSameMail(t, d, s, "ada")["INBOX"].messages {
@@ -167,12 +165,9 @@ func TestTrap23Copies(t *testing.T) {
 			no.prepare(t, root, file)
 			ours := login(t, s.imap, "ada")
 			ours.ok("SELECT INBOX")
-			if os.Link(file, filepath.Join(root, ".A", "tmp", "x")) == nil && no.name != "another user's file" {
-				t.Fatal("there can be a link")
-			}
 			ours.ok("COPY 1 A")
 			ours.ok("SELECT A")
-			if got := ours.ok("FETCH 1 (FLAGS BODY.PEEK[])"); find(got, `\\Flagged.*\r\n\r\nI am here`) == nil {
+			if got := ours.ok("FETCH 1 (FLAGS BODY.PEEK[])"); find(got, `(?s)\\Flagged.*\r\n\r\nI am here`) == nil {
 				t.Errorf("the copy is %q", got)
 			}
 			for _, copied := range files(t, filepath.Join(root, ".A")) {
@@ -202,7 +197,7 @@ var expunged = []struct {
 	{"FETCH 2 (RFC822.SIZE INTERNALDATE ENVELOPE)", `\* 2 FETCH \(.*"mail 2".*\), OK`, `NO \[EXPUNGEISSUED\]`, `NO \[EXPUNGEISSUED\]`},
 	{"FETCH 1:3 (BODY.PEEK[TEXT])", `(\* \d FETCH \(BODY\[TEXT\] \{\d+\}\r\nmail \d\r\n\), ){3}OK`,
 		`\* 1 FETCH \([^,]*mail 1\r\n\), \* 3 FETCH \([^,]*mail 3\r\n\), NO \[EXPUNGEISSUED\]`,
-		`\* 1 FETCH \([^,]*mail 1\r\n\), \* 2 FETCH \(BODY\[TEXT\] ""\), \* 3 FETCH \([^,]*mail 3\r\n\), OK`},
+		`\* 1 FETCH \([^,]*mail 1\r\n\), \* 2 FETCH \(BODY\[TEXT\] \{0\}\r\n\), \* 3 FETCH \([^,]*mail 3\r\n\), OK`},
 	{"UID FETCH 2 (BODY.PEEK[TEXT])", `\* 2 FETCH \(UID 2 BODY\[TEXT\] \{\d+\}\r\nmail 2\r\n\), \* 2 EXPUNGE, OK`, `\* 2 EXPUNGE, OK`, `\* 2 EXPUNGE, OK`},
 	{`STORE 2 +FLAGS (\Flagged)`, `NO \[EXPUNGEISSUED\]`, `NO \[EXPUNGEISSUED\]`, `NO \[EXPUNGEISSUED\]`},
 	{`STORE 2 +FLAGS.SILENT (\Flagged)`, `OK`, `OK`, `OK`},
@@ -286,5 +281,3 @@ func TestTrap29ExpungedByAnother(t *testing.T) {
 	}
 	d.WantNoComplaint(t)
 }
-
-var _ = peers.Need
