@@ -2,10 +2,13 @@ package maildir
 
 import (
 	"cmp"
+	"context"
+	"errors"
 	"maps"
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/emersion/go-imap/v2"
 )
@@ -28,7 +31,8 @@ type reading struct {
 
 	// Base names that two files have: when one of these goes, only a scan finds out what is left.
 	twins map[string]struct{}
-	doubt bool // one of them was missed
+	doubt bool       // one of them was missed
+	pairs [][2]found // of these, as far as they are two files and not one that was renamed meanwhile
 
 	known    []*Message // those of prev that are still there; nil: all, as they were
 	came     []*Message // those that are not in prev
@@ -73,6 +77,7 @@ func (m *Mailbox) look(r *reading) error {
 		m.twins = map[string]struct{}{}
 	}
 	r.twins = m.twins
+	r.pairs = nil
 	if r.names != nil {
 		if err := m.lookAt(r, r.names); err != nil {
 			return err
@@ -139,7 +144,7 @@ func (m *Mailbox) scanInstead(r *reading) error {
 	clear(r.state)
 	clear(r.at)
 	clear(r.files)
-	r.came, r.fresh = nil, nil
+	r.came, r.fresh, r.pairs = nil, nil, nil
 	clear(r.twins)
 	return m.scanBoth(r)
 }
@@ -147,6 +152,69 @@ func (m *Mailbox) scanInstead(r *reading) error {
 func (m *Mailbox) scanBoth(r *reading) error {
 	r.readNew, r.readCur = true, true
 	return m.scan(r)
+}
+
+// lookApart separates files that have one base name, and looks again if there were any.
+func (m *Mailbox) lookApart(ctx context.Context, r *reading) error {
+	any := false
+	err := m.locked(ctx, syncLockWait, func() (err error) {
+		any, err = m.separate(r)
+		return err
+	})
+	if errors.Is(err, ErrLocked) {
+		m.hints.add("", false) // the next look tries again
+		return nil
+	}
+	if err != nil || !any {
+		return err
+	}
+	if err := m.scanInstead(r); err != nil {
+		return err
+	}
+	if r.assign() > 0 {
+		return m.lookTwice(r)
+	}
+	return nil
+}
+
+// separate gives one of two files that have one base name a name of its own, as Dovecot does: it is another
+// message, of which nobody would know. The one that is known, or else the older one, stays what it is. It runs
+// under the lock, where nobody renames or replaces files who keeps to it.
+func (m *Mailbox) separate(r *reading) (any bool, err error) {
+	for _, pair := range r.pairs {
+		var st [2]fileStat
+		there := true
+		for i, f := range pair {
+			st[i], err = m.d.stat(f.path())
+			if err != nil && !notExist(err) {
+				return any, err
+			}
+			there = there && err == nil && st[i].mode.IsRegular()
+		}
+		if !there || st[0].id == st[1].id { // one that was renamed, or that has two links
+			continue
+		}
+		base, _ := splitName(pair[0].name)
+		other := 1
+		if later := st[0].ctime.Nano() > st[1].ctime.Nano(); later {
+			other = 0
+		}
+		if i := r.places.find(r.prev, base); i >= 0 {
+			for j, f := range pair {
+				if r.prev.Messages[i].file == f.file {
+					other = 1 - j
+				}
+			}
+		}
+		f := pair[other]
+		now := found{name: newBase(time.Now()) + f.name[len(base):], inNew: f.inNew}
+		if err := m.d.renameFresh(f.path(), m.d, now.path()); err != nil {
+			return any, err
+		}
+		any = true
+		m.acct.log().Warn("two files of one name: one has another name now", "mailbox", m.Name(), "file", f.path(), "now", now.path())
+	}
+	return any, nil
 }
 
 // heardMeanwhile returns the names that were heard since hints were taken last, nil if there may be more.
@@ -191,13 +259,13 @@ func (r *reading) meet(f found) {
 	i := r.places.find(r.prev, base)
 	if i < 0 {
 		if before, ok := r.files[base]; ok && !before.sameName(f) {
-			r.twins[base] = struct{}{}
+			r.pair(base, before, f)
 		}
 		r.files[base] = f
 		return
 	}
 	if before, ok := r.foundAt(i); ok && !before.sameName(f) {
-		r.twins[base] = struct{}{}
+		r.pair(base, before, f)
 	}
 	if msg := r.prev.Messages[i]; msg.name == f.name && msg.InNew == f.inNew && msg.isIn(f) {
 		r.set(i, met)
@@ -205,6 +273,14 @@ func (r *reading) meet(f found) {
 	} else {
 		r.set(i, moved)
 		r.at[i] = f
+	}
+}
+
+// pair notes two names of one base name.
+func (r *reading) pair(base string, f, g found) {
+	r.twins[base] = struct{}{}
+	if f.file != g.file {
+		r.pairs = append(r.pairs, [2]found{f, g})
 	}
 }
 
@@ -230,13 +306,13 @@ func (m *Mailbox) lookAt(r *reading, names map[string]struct{}) error {
 	for _, f := range there {
 		r.meet(f)
 	}
-	for i := range r.at { // is the file still there under its old name, too?
-		path := r.prev.Messages[i].path()
-		if _, heard := names[path]; heard {
+	for i, f := range r.at { // is the file still there under its old name, too?
+		msg := r.prev.Messages[i]
+		if _, heard := names[msg.path()]; heard {
 			continue
 		}
-		if _, err := m.d.stat(path); err == nil {
-			r.twins[r.prev.Messages[i].Key()] = struct{}{}
+		if st, err := m.d.stat(msg.path()); err == nil {
+			r.pair(msg.Key(), found{msg.name, msg.InNew, tagOf(st.id.ino)}, f)
 		} else if !notExist(err) {
 			return err
 		}

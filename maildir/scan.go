@@ -19,6 +19,8 @@ type found struct {
 
 func (f found) sameName(g found) bool { return f.name == g.name && f.inNew == g.inNew }
 
+func (f found) path() string { return (&Message{name: f.name, InNew: f.inNew}).path() }
+
 // A fileTag is enough of an inode to tell a file from another one that takes its place, which shares its
 // tag once in 16 million times. Zero: not known.
 type fileTag [3]byte

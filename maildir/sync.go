@@ -153,6 +153,11 @@ func (m *Mailbox) read(ctx context.Context, r *reading, dirs scanState, keys fil
 	if err := m.look(r); err != nil {
 		return err
 	}
+	if len(r.pairs) > 0 {
+		if err := m.lookApart(ctx, r); err != nil {
+			return err
+		}
+	}
 	m.keys, m.scanned = keys, dirs
 	if r.nothing() && r.prev.inNew == 0 {
 		m.pending = false
@@ -331,7 +336,7 @@ func (m *Mailbox) number(r *reading) error {
 	for _, base := range bases {
 		f := r.files[base]
 		if len(bases) <= slice { // many at once are a first look, and nobody else's to remove
-			if _, err := m.d.stat((&Message{name: f.name, InNew: f.inNew}).path()); err != nil {
+			if _, err := m.d.stat(f.path()); err != nil {
 				continue // gone or renamed meanwhile: the next look finds it
 			}
 		}
