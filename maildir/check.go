@@ -408,13 +408,18 @@ func (c *checker) tmp(d *dir) {
 	old := 0
 	eachName(d, "tmp", func(name string) { // what is wrong with tmp/ itself was told before
 		st, err := d.stat("tmp/" + name)
-		if err == nil && st.mode.IsRegular() && time.Since(later(st.ctime, st.mtime)) > tmpAge {
+		if err == nil && st.leftBehind() {
 			old++
 		}
 	})
 	if old > 0 {
 		c.add(false, "tmp", 0, "has %d files that are older than 36 hours: left behind, and nobody's mail", old)
 	}
+}
+
+// leftBehind reports whether a file in tmp/ is so old that nobody writes it any more.
+func (st fileStat) leftBehind() bool {
+	return st.mode.IsRegular() && time.Since(later(st.ctime, st.mtime)) > tmpAge
 }
 
 func later(a, b unix.Timespec) time.Time {

@@ -166,9 +166,10 @@ func (m *Mailbox) ghostOf(uid imap.UID) (string, bool) {
 	return g.name, ok
 }
 
-// sweepGhosts removes the ghosts that were for processes which have gone, and those for this one, in
-// which nobody has the mailbox selected (yet, or any more). f is the open useLock.
-func (m *Mailbox) sweepGhosts(f *os.File) {
+// sweepTmp removes from tmp/ the ghosts that were for processes which have gone, and those for this one, in
+// which nobody has the mailbox selected (yet, or any more); and what was left there more than 36 hours ago,
+// as every reader of a Maildir does. f is the open useLock.
+func (m *Mailbox) sweepTmp(f *os.File) {
 	t, rel := m.where()
 	entries, err := t.readDir(path.Join(rel, "tmp"))
 	if err != nil || len(entries) == 0 {
@@ -179,13 +180,25 @@ func (m *Mailbox) sweepGhosts(f *os.File) {
 		return
 	}
 	for _, e := range entries {
-		name, ok := strings.CutSuffix(e.Name(), ghostSuffix)
-		if !ok {
-			continue
-		}
-		process, err := strconv.ParseInt(name[strings.LastIndexByte(name, '.')+1:], 16, 64)
-		if err == nil && !slices.Contains(alive, process) {
-			m.d.remove("tmp/" + e.Name())
+		name := "tmp/" + e.Name()
+		if process, ok := ghostOwner(e.Name()); ok {
+			if !slices.Contains(alive, process) {
+				m.d.remove(name)
+			}
+		} else if st, err := m.d.stat(name); err == nil && st.leftBehind() {
+			if err := m.d.remove(name); err == nil {
+				m.acct.log().Info("removed what was left in tmp", "mailbox", m.Name(), "file", name)
+			}
 		}
 	}
+}
+
+// ghostOwner is the process that a file in tmp/ is a ghost for.
+func ghostOwner(name string) (process int64, ok bool) {
+	name, ok = strings.CutSuffix(name, ghostSuffix)
+	if !ok {
+		return 0, false
+	}
+	process, err := strconv.ParseInt(name[strings.LastIndexByte(name, '.')+1:], 16, 64)
+	return process, err == nil
 }

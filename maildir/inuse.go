@@ -46,7 +46,7 @@ func (m *Mailbox) enter(r *Ref) {
 		return
 	}
 	m.use.f = f
-	m.sweepGhosts(f)
+	m.sweepTmp(f)
 }
 
 // leave is the opposite of enter, and may be called twice. The last one tells other processes, and takes
@@ -61,7 +61,7 @@ func (m *Mailbox) leave(r *Ref) {
 	r.entered = false
 	m.use.users--
 	if m.use.users == 0 && m.use.f != nil {
-		m.sweepGhosts(m.use.f)
+		m.sweepTmp(m.use.f)
 		m.use.f.Close()
 		m.use.f = nil
 	}
