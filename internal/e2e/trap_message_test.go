@@ -9,8 +9,11 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/imapmaildir/imapmaildir/internal/peers"
 )
 
 // Traps in what a message is: its bytes, its size, its links, and when it is gone.
@@ -279,5 +282,87 @@ func TestTrap29ExpungedByAnother(t *testing.T) {
 	if got := copies.ok("STATUS Copies (MESSAGES)"); find(got, `MESSAGES 0`) == nil {
 		t.Errorf("copied were %q", got)
 	}
+	d.WantNoComplaint(t)
+}
+
+// Trap 30: what a crash leaves in tmp/ stays for ever, or what is needed there is removed by others, as all do that
+// is older than 36 hours. maildird removes old files too, when a mailbox is selected; and an upload whose file
+// another program took away is refused, and leaves nothing.
+func TestTrap30OldFilesInTmp(t *testing.T) {
+	d := peers.StartDovecot(t, "")
+	root := d.Maildir(t, "ada")
+	image := filepath.Join(peers.Dir(t), "image")
+	run(t, nil, "truncate", "-s", "16M", image)
+	run(t, nil, "mkfs.ext4", "-q", image)
+	mounted := func() {
+		run(t, nil, "mount", "-o", "loop", image, root)
+		own(t, root)
+		must(t, os.Chmod(root, 0o770))
+	}
+	t.Cleanup(func() { unix.Unmount(root, unix.MNT_DETACH) })
+	mounted()
+	must(t, os.RemoveAll(filepath.Join(root, "lost+found")))
+	makeMailbox(t, root, ".")
+	makeMailbox(t, root, ".Box")
+	// The time of an inode's last change can't be set where it is mounted.
+	var commands strings.Builder
+	for _, name := range []string{"tmp/1.new", "tmp/1.old", ".Box/tmp/1.old", ".Box/tmp/1.new", "tmp/1.kept.deleted/cur/1.a:2,"} {
+		if strings.Contains(name, "deleted") {
+			makeMailbox(t, root, "tmp/1.kept.deleted")
+		}
+		writeFile(t, filepath.Join(root, name), "Subject: left\n\n")
+	}
+	for _, name := range []string{"tmp/1.old", ".Box/tmp/1.old", "tmp/1.kept.deleted"} {
+		for _, field := range []string{"ctime", "mtime", "atime"} {
+			fmt.Fprintf(&commands, "set_inode_field /%s %s @%d\n", name, field, time.Now().Add(-37*time.Hour).Unix())
+		}
+	}
+	must(t, unix.Unmount(root, 0))
+	run(t, strings.NewReader(commands.String()), "debugfs", "-w", "-f", "-", image)
+	mounted()
+	if fi, err := os.Stat(filepath.Join(root, "tmp/1.old")); err != nil || time.Since(time.Unix(fi.Sys().(*syscall.Stat_t).Ctim.Unix())) < 36*time.Hour {
+		t.Fatalf("not old: %+v, %v", fi, err)
+	}
+
+	s := serve(t, d.Location(), "")
+	c := login(t, s.imap, "ada")
+	for box, dir := range map[string]string{"INBOX": "tmp", "Box": ".Box/tmp"} {
+		c.ok("SELECT " + box)
+		for name, kept := range map[string]bool{"1.new": true, "1.old": false} {
+			if _, err := os.Stat(filepath.Join(root, dir, name)); (err == nil) != kept {
+				t.Errorf("after SELECT %s: %s/%s: %v", box, dir, name, err)
+			}
+		}
+	}
+
+	theirs := login(t, d.Addr, "ada")
+	theirs.ok("SELECT INBOX")
+	theirs.ok("SELECT Box")
+
+	c.send("up APPEND Box {70000}\r\n")
+	if line := c.read(); !strings.HasPrefix(line, "+") {
+		c.fail("APPEND: %q", line)
+	}
+	text := "Subject: up\r\n\r\n" + strings.Repeat("x", 70000-15)
+	c.send(text[:69000])
+	upload := ""
+	await(t, "a file in tmp", func() bool {
+		for _, name := range readDir(t, filepath.Join(root, ".Box", "tmp")) {
+			if name != "1.new" {
+				upload = name
+			}
+		}
+		return upload != ""
+	})
+	must(t, os.Remove(filepath.Join(root, ".Box", "tmp", upload)))
+	c.send(text[69000:] + "\r\n")
+	if got := c.answer("up"); !refusal.MatchString(got.tagged) || strings.Contains(got.tagged, "SERVERBUG") {
+		t.Errorf("an upload whose file is gone: %q", got)
+	}
+	c.ok("APPEND Box {}", otherMail)
+	if got := c.ok("STATUS Box (MESSAGES)"); find(got, "MESSAGES 1") == nil {
+		t.Errorf("%q", got)
+	}
+	wantSameMail(t, d, s, "ada")
 	d.WantNoComplaint(t)
 }
