@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/emersion/go-imap/v2"
+	"github.com/emersion/go-imap/v2/imapclient"
 
 	"github.com/imapmaildir/imapmaildir/internal/peers"
 )
@@ -64,15 +65,19 @@ func TestUnlockedRenames(t *testing.T) {
 	})
 }
 
-// Dovecot and this package append, number and copy at the same time: no message ever has two UIDs, and no UID
-// two messages.
+// Trap 3: UIDs are given without the lock, to a list that was replaced, or from the header's next UID alone. Two
+// sessions of Dovecot and this package append at the same time, a program delivers, and this one numbers that too:
+// no message ever has two UIDs, no UID two messages, and the list says so.
 func TestDovecotAppendsToo(t *testing.T) {
 	ctx := context.Background()
 	d := peers.StartDovecot(t, "")
-	c := login(t, d, "both")
 	root := d.Maildir(t, "both")
-	if _, err := c.Select("INBOX", nil).Wait(); err != nil {
-		t.Fatal(err)
+	var sessions []*imapclient.Client
+	for range 2 {
+		c := login(t, d, "both")
+		_, err := c.Select("INBOX", nil).Wait()
+		must(t, err)
+		sessions = append(sessions, c)
 	}
 	a, err := Open(root, nil)
 	if err != nil {
@@ -81,35 +86,47 @@ func TestDovecotAppendsToo(t *testing.T) {
 	t.Cleanup(func() { a.Close() })
 	r := open(t, a, "INBOX", RefOptions{Selected: true})
 
-	const each = 150
-	done := make(chan error, 2)
-	go func() {
+	const each, writers = 100, 4
+	done := make(chan error, writers)
+	write := func(f func(i int) error) {
 		var err error
 		for i := 0; i < each && err == nil; i++ {
-			text := fmt.Sprintf("Subject: dovecot %d\r\n\r\n", i)
+			err = f(i)
+		}
+		done <- err
+	}
+	for n, c := range sessions {
+		go write(func(i int) error {
+			text := fmt.Sprintf("Subject: dovecot %d %d\r\n\r\n", n, i)
 			app := c.Append("INBOX", int64(len(text)), nil)
 			io.WriteString(app, text)
-			if err = app.Close(); err == nil {
-				_, err = app.Wait()
+			if err := app.Close(); err != nil {
+				return err
 			}
+			_, err := app.Wait()
+			return err
+		})
+	}
+	go write(func(i int) error {
+		_, _, err := r.Append(ctx, strings.NewReader(fmt.Sprintf("Subject: ours %d\r\n\r\n", i)), nil, time.Time{})
+		return err
+	})
+	go write(func(i int) error {
+		name := fmt.Sprintf("%d.M%dP1.delivered", time.Now().Unix(), i)
+		if err := os.WriteFile(filepath.Join(root, "tmp", name), []byte("Subject: delivered\n\n"), 0o660); err != nil {
+			return err
 		}
-		done <- err
-	}()
-	go func() {
-		var err error
-		for i := 0; i < each && err == nil; i++ {
-			_, _, err = r.Append(ctx, strings.NewReader(fmt.Sprintf("Subject: ours %d\r\n\r\n", i)), nil, time.Time{})
+		if err := os.Chmod(filepath.Join(root, "tmp", name), 0o660); err != nil {
+			return err
 		}
-		done <- err
-	}()
+		return os.Rename(filepath.Join(root, "tmp", name), filepath.Join(root, "new", name))
+	})
 	uids := map[string]imap.UID{}
 	bases := map[imap.UID]string{}
-	for running := 2; running > 0; {
+	for running := writers; running > 0; {
 		select {
 		case err := <-done:
-			if err != nil {
-				t.Fatal(err)
-			}
+			must(t, err)
 			running--
 		default:
 		}
@@ -124,10 +141,27 @@ func TestDovecotAppendsToo(t *testing.T) {
 			uids[base], bases[msg.UID] = msg.UID, base
 		}
 	}
-	if s := resync(t, r); len(s.Messages) != 2*each || s.UIDNext != 2*each+1 {
-		t.Errorf("%d messages, UIDNEXT %d; want %d, %d", len(s.Messages), s.UIDNext, 2*each, 2*each+1)
+	if s := resync(t, r); len(s.Messages) != writers*each || s.UIDNext != writers*each+1 {
+		t.Errorf("%d messages, UIDNEXT %d; want %d, %d", len(s.Messages), s.UIDNext, writers*each, writers*each+1)
 	}
-	wantSame(t, "INBOX", holds(t, r), sees(t, c, "INBOX"))
+	wantSame(t, "INBOX", holds(t, r), sees(t, sessions[0], "INBOX"))
+	b, err := os.ReadFile(filepath.Join(root, listFile))
+	must(t, err)
+	last := imap.UID(0)
+	for i, line := range strings.Split(strings.TrimSpace(string(b)), "\n")[1:] {
+		var uid imap.UID
+		_, err := fmt.Sscan(line, &uid)
+		must(t, err)
+		_, base, _ := strings.Cut(line, " :")
+		if uid <= last || uids[base] != uid {
+			t.Errorf("line %d is %q after UID %d; the file has UID %d", i+2, line, last, uids[base])
+		}
+		last = uid
+		delete(uids, base)
+	}
+	if len(uids) > 0 {
+		t.Errorf("without a record are %v", uids)
+	}
 	d.WantNoComplaint(t)
 }
 
