@@ -17,7 +17,7 @@ import (
 	"github.com/imapmaildir/imapmaildir/internal/peers"
 )
 
-// A program that renames without any lock hides files from single scans: nothing may be expunged,
+// Trap 2: a program that renames without any lock hides files from single scans: nothing may be expunged,
 // and nothing get another UID.
 func TestUnlockedRenames(t *testing.T) {
 	const n = 3000

@@ -87,7 +87,7 @@ func TestSymlinkOut(t *testing.T) {
 	}
 }
 
-// What is in cur/ and is no message is left where it is, told in the log, and hurts nobody.
+// Trap 27: what is in cur/ and is no message ends a look. It is left where it is, told in the log, and hurts nobody.
 func TestOddFiles(t *testing.T) {
 	_, location := mailDir(t)
 	s := serve(t, location, "")

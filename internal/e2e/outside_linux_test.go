@@ -216,8 +216,8 @@ func TestOutsideRootReplaced(t *testing.T) {
 	}
 }
 
-// DELETE and RENAME by Dovecot: it moves a mailbox that it deletes to ..DOVECOT-TRASHED, and removes it
-// there. Whatever our strategy is, that can't be refused, and nothing is kept.
+// Trap 14: a folder that was deleted is made again by mail that is put there. DELETE and RENAME by Dovecot: it
+// moves a mailbox that it deletes to ..DOVECOT-TRASHED, and removes it there. Whatever our strategy is, that can't be refused, and nothing is kept.
 func TestOutsideDovecotDeletes(t *testing.T) {
 	for _, strategy := range []string{"disconnect", "ghost", "refuse"} {
 		t.Run(strategy, func(t *testing.T) {

@@ -16,9 +16,9 @@ import (
 
 var renamesTime = flag.Duration("renames", 5*time.Second, "how long TestUnlockedRenames renames, in each mailbox")
 
-// A program renames flags at full speed, without any lock, while sessions ask and idle: nothing is
-// expunged, and nothing gets another UID. Whoever takes a file for gone that a look does not find,
-// or that one reading of the directory misses, fails here.
+// Trap 2: a file is taken for gone that a look does not find, or that one reading of the directory misses. A program
+// renames flags at full speed, without any lock, while sessions ask and idle: nothing is expunged, and nothing
+// gets another UID.
 //
 //	go test ./internal/e2e -run TestUnlockedRenames -renames 1m
 func TestUnlockedRenames(t *testing.T) {

@@ -4,6 +4,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -13,44 +14,53 @@ import (
 // The table "Traps" of docs/coexistence.md has a row for each way to do harm to a Maildir that others use
 // too, and names its tests. Most of them are here, in trap*_test.go.
 
-// Each trap has its row, and each test that a row names is there.
+// Each test that a row names is there, and each test of a trap is named in its row.
 func TestTraps(t *testing.T) {
-	text := readFile(t, "../../docs/coexistence.md")
-	_, section, ok := strings.Cut(text, "\n## Traps\n")
+	_, section, ok := strings.Cut(readFile(t, "../../docs/coexistence.md"), "\n## Traps\n")
 	if !ok {
 		t.Fatal("docs/coexistence.md has no section Traps")
 	}
 	section, _, _ = strings.Cut(section, "\n## ")
-	there := map[string]bool{}
-	for _, pattern := range []string{"*_test.go", "../../maildir/*_test.go", "../../backend/*_test.go"} {
+	rows := map[int]string{} // what they say of tests
+	for _, m := range regexp.MustCompile(`(?m)^\| (\d+) \|.*\|(.*)\|$`).FindAllStringSubmatch(section, -1) {
+		number, _ := strconv.Atoi(m[1]) // digits
+		if _, twice := rows[number]; twice {
+			t.Errorf("trap %d has two rows", number)
+		}
+		rows[number] = m[2]
+	}
+
+	there := map[string]bool{"maildir": true, "internal/e2e": true} // tests, transcripts, and where they are
+	for _, pattern := range []string{"*_test.go", "../../maildir/*_test.go", "../../backend/*_test.go", "transcripts/*.txt"} {
 		files, err := filepath.Glob(pattern)
 		must(t, err)
 		for _, file := range files {
-			for _, m := range regexp.MustCompile(`(?m)^func (Test\w+|Fuzz\w+)\(`).FindAllStringSubmatch(readFile(t, file), -1) {
+			if name, ok := strings.CutSuffix(filepath.Base(file), ".txt"); ok {
+				there[name] = true
+				continue
+			}
+			for _, m := range regexp.MustCompile(`(?m)^func (Test(?:Trap(\d\d))?\w*)\(`).FindAllStringSubmatch(readFile(t, file), -1) {
 				there[m[1]] = true
+				number, _ := strconv.Atoi(m[2])
+				if m[2] != "" && !strings.Contains(rows[number], "`"+m[1]+"`") {
+					t.Errorf("the row of trap %d does not name %s", number, m[1])
+				}
 			}
 		}
 	}
-	rows := regexp.MustCompile(`(?m)^\| (\d+) \|.*\|(.*)\|$`).FindAllStringSubmatch(section, -1)
-	numbers := map[string]bool{}
-	for _, row := range rows {
-		number, tests := row[1], regexp.MustCompile("`([^`]+)`").FindAllStringSubmatch(row[2], -1)
-		if numbers[number] {
-			t.Errorf("trap %s has two rows", number)
+	for number, tests := range rows {
+		named := regexp.MustCompile("`([^`]+)`").FindAllStringSubmatch(tests, -1)
+		if len(named) == 0 {
+			t.Errorf("trap %d has no test", number)
 		}
-		numbers[number] = true
-		if len(tests) == 0 {
-			t.Errorf("trap %s has no test", number)
-		}
-		for _, test := range tests {
-			_, err := os.Stat(filepath.Join("transcripts", test[1]+".txt"))
-			if !there[test[1]] && err != nil {
-				t.Errorf("trap %s: there is no test and no transcript %s", number, test[1])
+		for _, m := range named {
+			if !there[m[1]] {
+				t.Errorf("trap %d: there is no test and no transcript %s", number, m[1])
 			}
 		}
 	}
-	if len(numbers) == 0 {
-		t.Error("the table has no rows")
+	if len(rows) < 25 {
+		t.Errorf("%d traps", len(rows))
 	}
 }
 
