@@ -17,6 +17,7 @@ import (
 // letters are copied to a mailbox where they mean other keywords. maildird leaves the same file name as
 // Dovecot does after each change.
 func TestTrap09UnknownLetters(t *testing.T) {
+	t.Parallel()
 	d, s, root := beside(t, "")
 	servers := map[string]*conn{"Dovecot": login(t, d.Addr, "ada"), "maildird": login(t, s.imap, "ada")}
 	odd := []string{"dov.1:2,SdovX,ext", "dov.2:2,PSdT", "dov.3:2,zaXS", "dov.4,S=13:2,ovP,a,b", "dov.5:2,,ext", "dov.6:1,ext", "dov.7", "dov.8:2,FXF"}
@@ -69,6 +70,7 @@ func TestTrap09UnknownLetters(t *testing.T) {
 // Dovecot that has the mailbox open gives the letter a name of its own, for good. maildird makes many
 // keywords within a second, while Dovecot polls.
 func TestTrap10KeywordsWithinASecond(t *testing.T) {
+	t.Parallel()
 	d, s, root := beside(t, "")
 	ours, theirs := login(t, s.imap, "ada"), login(t, d.Addr, "ada")
 	for range 26 {
@@ -97,6 +99,7 @@ func TestTrap10KeywordsWithinASecond(t *testing.T) {
 // Trap 21: files in new/ that have flags, files in cur/ that have none, and names with several colons. maildird
 // reads them as Dovecot does, and leaves the same names.
 func TestTrap21OddNames(t *testing.T) {
+	t.Parallel()
 	d, s, root := beside(t, "")
 	servers := map[string]*conn{"Dovecot": login(t, d.Addr, "ada"), "maildird": login(t, s.imap, "ada")}
 	clients := map[string]*imapclient.Client{"Dovecot": client(t, d.Addr, "ada", nil), "maildird": s.client(t, "ada", nil)}
@@ -148,6 +151,7 @@ func TestTrap21OddNames(t *testing.T) {
 // Trap 22: mail is moved from new/ to cur/ when it was only looked at, by link and unlink, or over a file that is
 // there. maildird moves it at SELECT alone, by a rename, and loses neither of two files of one name.
 func TestTrap22NewToCur(t *testing.T) {
+	t.Parallel()
 	d, s, root := beside(t, "")
 	mail := filepath.Join(root, "new", "1700000001.a")
 	writeFile(t, mail, "Subject: moved\n\n")

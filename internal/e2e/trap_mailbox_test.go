@@ -51,6 +51,7 @@ var takenAway = []struct {
 // the session's commands go to a directory that has its name now, or that they make. Dovecot does it, and then the
 // shell; each command may be the first one that a session sends then.
 func TestTrap13MailboxTakenAway(t *testing.T) {
+	t.Parallel()
 	for _, policy := range []string{"disconnect", "stay"} {
 		t.Run(policy, func(t *testing.T) {
 			t.Parallel()
@@ -162,6 +163,7 @@ func (c *conn) first(command string) (responses string, bye bool) {
 // Trap 17: names in UTF-8 (Courier's) beside those in modified UTF-7 (Dovecot's). maildird spells as Dovecot does,
 // shows what is spelled otherwise, and of two spellings of one name makes and opens Dovecot's.
 func TestTrap17NamesInTwoSpellings(t *testing.T) {
+	t.Parallel()
 	d, s, root := beside(t, "")
 	ours, theirs := s.client(t, "ada", nil), client(t, d.Addr, "ada", nil)
 	for _, box := range []struct{ dir, text string }{
@@ -207,6 +209,7 @@ func TestTrap17NamesInTwoSpellings(t *testing.T) {
 // Trap 19: the file subscriptions is overwritten in another version, with other separators. What one server
 // subscribes, the other one shows, in each version and each order.
 func TestTrap19Subscriptions(t *testing.T) {
+	t.Parallel()
 	for _, layout := range layouts {
 		for version, text := range map[string]string{"none": "", "1": "old.one\nEntw&APw-rfe\n", "2": "V\t2\n\nold\tone\nEntw&APw-rfe\n"} {
 			t.Run(layout.name+"/version "+version, func(t *testing.T) {
@@ -269,6 +272,7 @@ func TestTrap19Subscriptions(t *testing.T) {
 // Trap 24: Dovecot 2.3 puts a file maildirfolder into the root too, when it makes the INBOX. The root is no
 // folder of the directory above for that; and a folder without that file is one.
 func TestTrap24MaildirfolderInRoot(t *testing.T) {
+	t.Parallel()
 	d := peers.StartDovecot(t, "")
 	root := d.Maildir(t, "ada")
 	theirs := login(t, d.Addr, "ada")
@@ -307,6 +311,7 @@ func TestTrap24MaildirfolderInRoot(t *testing.T) {
 // Trap 25: what Dovecot is deleting stands in the root as a mailbox, and Dovecot removes it wholesale. It is
 // not shown, not opened, and holds nothing of ours.
 func TestTrap25Trashed(t *testing.T) {
+	t.Parallel()
 	for _, layout := range layouts {
 		t.Run(layout.name, func(t *testing.T) {
 			d := peers.StartDovecot(t, layout.dovecot)

@@ -22,6 +22,7 @@ import (
 // that is added, taken away or mended later, which makes another message of it. What maildird appends has the
 // sizes that Dovecot counts, however its lines end, and no other file gets a name that differs in them.
 func TestTrap11SizesInNames(t *testing.T) {
+	t.Parallel()
 	d, s, root := beside(t, "")
 	names := []string{"1700000001.plain", "1700000002.wrong,S=1,W=1", "1700000003.half,S=14"}
 	for _, name := range names {
@@ -69,6 +70,7 @@ func TestTrap11SizesInNames(t *testing.T) {
 // Trap 23: a copy shares its file with other mailboxes, and, where Dovecot made it, its base name too. What is
 // done to the one leaves the other alone; and where there can be no link, bytes are copied.
 func TestTrap23Copies(t *testing.T) {
+	t.Parallel()
 	t.Run("links", func(t *testing.T) {
 		d, s, root := beside(t, "")
 		theirs, ours := login(t, d.Addr, "ada"), login(t, s.imap, "ada")
@@ -224,6 +226,7 @@ var expunged = []struct {
 // Trap 29: FETCH, STORE and SEARCH by sequence number tell an EXPUNGE, which moves the numbers under the
 // client's feet. It is told at the next NOOP, whoever expunged; COPY copies nothing.
 func TestTrap29ExpungedByAnother(t *testing.T) {
+	t.Parallel()
 	d, s, root := beside(t, "[[policy.mailbox]]\nmatch = 'nil-*'\nfetch_expunged = 'nil'\n")
 	theirs, other, copies := login(t, d.Addr, "ada"), login(t, s.imap, "ada"), login(t, s.imap, "ada")
 	copies.ok("CREATE Copies")
@@ -289,6 +292,7 @@ func TestTrap29ExpungedByAnother(t *testing.T) {
 // is older than 36 hours. maildird removes old files too, when a mailbox is selected; and an upload whose file
 // another program took away is refused, and leaves nothing.
 func TestTrap30OldFilesInTmp(t *testing.T) {
+	t.Parallel()
 	d := peers.StartDovecot(t, "")
 	root := d.Maildir(t, "ada")
 	image := filepath.Join(peers.Dir(t), "image")

@@ -20,6 +20,7 @@ import (
 // new/ to cur/, marks all of it again and again, moves some away and expunges some: it tells the EXPUNGE of
 // these and of no other, and no message gets another UID.
 func TestTrap01RenamesUnderTheLock(t *testing.T) {
+	t.Parallel()
 	d, s, root := beside(t, "")
 	const n, gone = 3000, 100 // so many that a directory takes several reads
 	for i := range n {
@@ -79,6 +80,7 @@ func TestTrap01RenamesUnderTheLock(t *testing.T) {
 // Trap 4: mbsync gives files other base names (",U=1"), so they are other messages: EXPUNGE and new
 // UIDs, the same for both servers, and what is shown can be read.
 func TestTrap04MbsyncRenames(t *testing.T) {
+	t.Parallel()
 	peers.Need(t, "mbsync")
 	d, s, root := beside(t, "")
 	const n = 5
@@ -155,6 +157,7 @@ SyncState %[2]s/state-
 // next UID, and Dovecot finds it so. Dovecot itself appends behind such a line, so it has to be gone then. Who
 // reads while a line is written in parts sees all of it or nothing.
 func TestTrap07CutRecord(t *testing.T) {
+	t.Parallel()
 	d, s, root := beside(t, "")
 	theirs, ours := login(t, d.Addr, "ada"), login(t, s.imap, "ada")
 	const last = "2 W7 G0123456789abcdef :1700000002.two:2,S"
@@ -214,6 +217,7 @@ func hostName(t *testing.T) string {
 // Trap 8: fields of dovecot-uidlist that mean nothing here, in its header and its records, are there still after
 // maildird wrote it anew, and mean to Dovecot what they meant.
 func TestTrap08UnknownFields(t *testing.T) {
+	t.Parallel()
 	d, s, root := beside(t, "")
 	list := filepath.Join(root, "dovecot-uidlist")
 	records := []string{
@@ -287,6 +291,7 @@ func record1(lines []string, uid string) string {
 
 // Trap 16: dovecot-uidlist alone changes, which no directory tells of. Its news count all the same.
 func TestTrap16OnlyTheListChanges(t *testing.T) {
+	t.Parallel()
 	d, s, root := beside(t, "")
 	list := filepath.Join(root, "dovecot-uidlist")
 	ours, idler, theirs := login(t, s.imap, "ada"), login(t, s.imap, "ada"), login(t, d.Addr, "ada")
@@ -338,6 +343,7 @@ func TestTrap16OnlyTheListChanges(t *testing.T) {
 // Trap 18: UIDVALIDITY from the clock alone. A mailbox that is deleted and made again at once, by one server
 // and the other, has a higher one each time.
 func TestTrap18UIDValidityGrows(t *testing.T) {
+	t.Parallel()
 	d, s, _ := beside(t, "")
 	servers := []*conn{login(t, d.Addr, "ada"), login(t, s.imap, "ada")}
 	last := 0
