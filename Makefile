@@ -1,7 +1,7 @@
 # make test does all the set-up there is: it installs the programs that the tests talk to.
 
 PEERS = dovecot-imapd dovecot-lmtpd postfix maildrop fdm getmail6 procmail isync neomutt mutt \
-	curl python3 libglib2.0-0 strace
+	curl python3 libglib2.0-0 strace e2fsprogs
 
 # courier-imap can't be installed beside dovecot-imapd. Its packages, with the libraries that its imapd
 # needs, are only downloaded; tests unpack them where they need them.

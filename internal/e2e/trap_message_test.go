@@ -1,9 +1,11 @@
 package e2e
 
 import (
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strings"
@@ -133,7 +135,9 @@ func TestTrap23Copies(t *testing.T) {
 		prepare func(t *testing.T, root, file string)
 	}{
 		{"another file system", func(t *testing.T, root, file string) {
-			must(t, unix.Mount("none", filepath.Join(root, ".A"), "tmpfs", 0, "mode=770"))
+			if err := unix.Mount("none", filepath.Join(root, ".A"), "tmpfs", 0, "mode=770"); err != nil {
+				t.Skipf("no file system can be mounted: %v", err)
+			}
 			t.Cleanup(func() { unix.Unmount(filepath.Join(root, ".A"), unix.MNT_DETACH) })
 			makeMailbox(t, root, ".A")
 		}},
@@ -142,7 +146,7 @@ func TestTrap23Copies(t *testing.T) {
 			must(t, os.Mkdir(aside, 0o755))
 			for i := 0; ; i++ {
 				err := os.Link(file, filepath.Join(aside, fmt.Sprint(i)))
-				if err == unix.EMLINK || strings.Contains(fmt.Sprint(err), unix.EMLINK.Error()) {
+				if errors.Is(err, unix.EMLINK) {
 					return
 				}
 				must(t, err)
@@ -160,9 +164,6 @@ func TestTrap23Copies(t *testing.T) {
 		}},
 	} {
 		t.Run(no.name, func(t *testing.T) {
-			if os.Geteuid() != 0 {
-				t.Skip("only root can do that")
-			}
 			d, s, root := beside(t, "")
 			makeMailbox(t, root, ".A")
 			file := filepath.Join(root, "cur", "1700000001.a:2,F")
@@ -299,7 +300,9 @@ func TestTrap30OldFilesInTmp(t *testing.T) {
 	run(t, nil, "truncate", "-s", "16M", image)
 	run(t, nil, "mkfs.ext4", "-q", image)
 	mounted := func() {
-		run(t, nil, "mount", "-o", "loop", image, root)
+		if out, err := exec.Command("mount", "-o", "loop", image, root).CombinedOutput(); err != nil {
+			t.Skipf("no file system can be mounted: %v: %s", err, out)
+		}
 		own(t, root)
 		must(t, os.Chmod(root, 0o770))
 	}
