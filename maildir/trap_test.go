@@ -37,7 +37,7 @@ var killed = map[string]func(ctx context.Context, box, to *Ref) error{
 	},
 	"deliver": func(ctx context.Context, box, _ *Ref) error {
 		for _, base := range []string{"1700000010.one", "1700000011.two"} {
-			if err := os.WriteFile(filepath.Join(box.acct.Root(), box.path(), "new", base), []byte("Subject: new\n\nnew\n"), 0o660); err != nil {
+			if err := os.WriteFile(filepath.Join(box.acct.Root(), "."+box.Name(), "new", base), []byte("Subject: new\n\nnew\n"), 0o660); err != nil {
 				return err
 			}
 		}
@@ -165,13 +165,6 @@ func appendTo(t *testing.T, c *imapclient.Client, name string) {
 	must(t, app.Close())
 	_, err := app.Wait()
 	must(t, err)
-}
-
-func must(t *testing.T, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
-	}
 }
 
 // beKilled does something in a process of its own, which kills itself before one of the changes that it makes.
