@@ -192,11 +192,11 @@ func beKilled(t *testing.T, env string) {
 		}
 		return nil
 	}
-	a.root.fault = fault
+	a.mail.root.fault = fault
 	setFault(box, fault)
 	setFault(to, fault)
 	must(t, killed[act](context.Background(), box, to))
-	a.root.fault = nil
+	a.mail.root.fault = nil
 	setFault(box, nil)
 	setFault(to, nil)
 }
