@@ -61,7 +61,7 @@ func TestTrap12KilledBetweenSteps(t *testing.T) {
 	uid, gid := peers.Owner(t)
 	fill := func(t *testing.T, name string) {
 		t.Helper()
-		dir := filepath.Join(root, "."+name)
+		dir := filepath.Join(filepath.Dir(root), name) // not among the mailboxes before all of it is there
 		list := "3 V1700000000 N4 G" + newGUID() + "\n"
 		for i := 1; i <= 3; i++ {
 			list += fmt.Sprintf("%d :170000000%[1]d.%s\n", i, name)
@@ -80,6 +80,7 @@ func TestTrap12KilledBetweenSteps(t *testing.T) {
 			write(fmt.Sprintf("cur/170000000%d.%s:2,S", i, name), fmt.Sprintf("Subject: %d\n\n", i))
 		}
 		write(listFile, list)
+		must(t, os.Rename(dir, filepath.Join(root, "."+name)))
 	}
 	t.Run("each", func(t *testing.T) {
 		for act := range killed {
