@@ -35,6 +35,7 @@ var errReadOnly = no(imap.ResponseCodeNoPerm, "Mailbox was opened read-only")
 // is: go-imap answers NO [SERVERBUG]. No path leaves the server here.
 func answer(err error) error {
 	var name *maildir.NameError
+	var lock *maildir.LockError
 	switch {
 	case err == nil:
 		return nil
@@ -56,8 +57,8 @@ func answer(err error) error {
 		return errExpunged
 	case errors.Is(err, maildir.ErrGone):
 		return no(imap.ResponseCodeNonExistent, "Mailbox is not there any more")
-	case errors.Is(err, maildir.ErrLocked):
-		return no(imap.ResponseCodeInUse, "Mailbox is locked by another program")
+	case errors.As(err, &lock):
+		return no(imap.ResponseCodeInUse, "Mailbox is locked by %s: given up after %d seconds", lock.Holder, int(lock.Waited.Seconds()))
 	case errors.Is(err, syscall.EDQUOT):
 		return no(imap.ResponseCodeOverQuota, "Disk quota is used up")
 	case errors.Is(err, syscall.ENOSPC):

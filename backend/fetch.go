@@ -87,7 +87,13 @@ func (f *fetch) markSeen(entries []entry) {
 	if len(uids) == 0 {
 		return
 	}
-	stored, err := f.s.sel.Store(f.s.ctx, uids, imap.StoreFlagsAdd, []imap.Flag{imap.FlagSeen})
+	ctx := maildir.WithLockWait(f.s.ctx, func(w maildir.LockWait) error {
+		if w.Waited < seenWait {
+			return nil
+		}
+		return w.GiveUp()
+	})
+	stored, err := f.s.sel.Store(ctx, uids, imap.StoreFlagsAdd, []imap.Flag{imap.FlagSeen})
 	f.s.sel.Tried("mark as seen", err)
 	if err != nil {
 		return

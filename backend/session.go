@@ -39,8 +39,9 @@ type Session struct {
 
 	// turn holds a token while nobody works on what follows.
 	turn     chan struct{}
-	user     *Account // nil: not logged in
-	acct     *account // nil: not logged in
+	warned   time.Duration // how long a lock was waited for when the client was last told
+	user     *Account      // nil: not logged in
+	acct     *account      // nil: not logged in
 	sel      *selected
 	failures int
 
@@ -61,7 +62,7 @@ func newSession(b *Backend, c *imapserver.Conn) *Session {
 		since: time.Now(),
 		turn:  make(chan struct{}, 1),
 	}
-	s.ctx, s.cancel = context.WithCancel(context.Background())
+	s.ctx, s.cancel = context.WithCancel(maildir.WithLockWait(context.Background(), s.waits))
 	s.turn <- struct{}{}
 	return s
 }

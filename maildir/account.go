@@ -401,6 +401,7 @@ func (a *Account) Mailbox(name string, o RefOptions) (*Ref, error) {
 			warned:    map[string]struct{}{},
 			refs:      map[*Ref]struct{}{},
 			changed:   make(chan struct{}),
+			disk:      newDiskMutex(),
 			use:       use{id: newUseID()},
 		}
 		m.snap.Store(&Snapshot{})
@@ -665,7 +666,9 @@ func (a *Account) Delete(ctx context.Context, name string, keep bool) error {
 		r.vanish(deleted) // for those who have it open by its other name, too
 		return nil
 	}
-	r.disk.Lock()
+	if err := r.disk.lock(ctx, lockWait); err != nil {
+		return err
+	}
 	defer r.disk.Unlock()
 	if keep {
 		used, err := r.InUse()

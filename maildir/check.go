@@ -391,15 +391,17 @@ func (c *checker) keywords(d *dir, used [26]int) {
 
 // lock tells of a lock file that was left behind.
 func (c *checker) lock(d *dir, file string, o dotlockOptions) {
-	holder, s, err := lookAtLock(d, file, o.guarded)
+	s, err := lookAtLock(d, file, o.guarded)
 	if notExist(err) {
 		return
 	} else if err != nil {
 		c.unreadable(file, err)
 		return
 	}
-	if takeOver(holder, s, time.Since(later(s.lock.mtime, s.guarded.mtime)), o) {
-		c.add(false, file, 0, "was left behind by %q: who needs the lock takes it over", holder)
+	defer s.close()
+	s.since = later(s.lock.mtime, s.guarded.mtime)
+	if s.leftBehind(o) {
+		c.add(false, file, 0, "was left behind by %q: who needs the lock takes it over", string(s.holder))
 	}
 }
 

@@ -82,7 +82,9 @@ func (m *Mailbox) locate(ctx context.Context, msg *Message) (path string, f *os.
 	if err != ErrExpunged || m.Err() != nil {
 		return path, f, err
 	}
-	m.disk.Lock()
+	if err := m.disk.lock(ctx, lockWait); err != nil {
+		return "", nil, err
+	}
 	s, err := m.syncLocked(ctx, true)
 	m.disk.Unlock()
 	if errors.Is(err, ErrGone) {
@@ -307,9 +309,11 @@ func (m *Mailbox) saveSizes(ctx context.Context) {
 	if !todo {
 		return
 	}
-	m.disk.Lock()
+	if !m.disk.lockUnlessStuck(ctx) {
+		return
+	}
 	defer m.disk.Unlock()
-	err := m.locked(ctx, syncLockWait, func() error {
+	err := m.locked(ctx, time.Second, func() error {
 		l, found, err := m.readList(true)
 		if err != nil || l == nil || l.guid == "" {
 			return err

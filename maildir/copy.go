@@ -24,9 +24,11 @@ type Copied struct {
 func (m *Mailbox) CopyTo(ctx context.Context, dest *Mailbox, msgs []*Message) (Copied, error) {
 	c, err := m.copyTo(ctx, dest, msgs)
 	if err == ErrExpunged { // or a file has another name by now, since another program changed flags
-		m.disk.Lock()
-		_, serr := m.syncLocked(ctx, true)
-		m.disk.Unlock()
+		serr := m.disk.lock(ctx, lockWait)
+		if serr == nil {
+			_, serr = m.syncLocked(ctx, true)
+			m.disk.Unlock()
+		}
 		if serr == nil {
 			return m.copyTo(ctx, dest, msgs)
 		}
@@ -45,7 +47,9 @@ func (m *Mailbox) copyTo(ctx context.Context, dest *Mailbox, msgs []*Message) (C
 	if slices.Contains(staged, "") {
 		return Copied{}, ErrExpunged
 	}
-	dest.disk.Lock()
+	if err := dest.disk.lock(ctx, lockWait); err != nil {
+		return Copied{}, err
+	}
 	defer dest.disk.Unlock()
 	todo, err := dest.placements(ctx, flags, msgs)
 	if err != nil {
@@ -227,15 +231,18 @@ func (m *Mailbox) move(ctx context.Context, dest *Mailbox, seen *Snapshot, msgs 
 		first, second = dest, m
 	}
 	hold := first.hold(ctx)
-	first.disk.Lock()
-	defer first.disk.Unlock()
-	if m != dest {
-		second.disk.Lock()
-		defer second.disk.Unlock()
-		hold = func(f func() error) error {
-			return first.hold(ctx)(func() error { return second.hold(ctx)(f) })
+	if m == dest {
+		if err := m.disk.lock(ctx, lockWait); err != nil {
+			return Copied{}, err
 		}
+	} else {
+		if err := lockBoth(ctx, &first.disk, &second.disk); err != nil {
+			return Copied{}, err
+		}
+		defer second.disk.Unlock()
+		hold = func(f func() error) error { return holdBoth(ctx, first, second, f) }
 	}
+	defer first.disk.Unlock()
 	s, err := m.syncLocked(ctx, false)
 	if err != nil {
 		return Copied{}, err

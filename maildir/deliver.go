@@ -2,6 +2,7 @@ package maildir
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -27,7 +28,10 @@ func (m *Mailbox) Append(ctx context.Context, r io.Reader, flags []imap.Flag, da
 	base := newBase(now)
 	tmp := "tmp/" + base
 	stored, virtual, err := m.spool(tmp, r, date)
-	m.disk.Lock()
+	if lerr := m.disk.lock(ctx, lockWait); lerr != nil {
+		m.d.remove(tmp)
+		return 0, 0, cmp.Or(err, lerr)
+	}
 	defer m.disk.Unlock()
 	if err != nil {
 		m.d.remove(tmp)
@@ -268,6 +272,9 @@ func (m *Mailbox) fsyncParts(changed func(inNew bool) bool) error {
 // holds disk.
 func (m *Mailbox) abandon(ctx context.Context, err error) error {
 	m.pending, m.list = true, listState{}
+	if errors.Is(err, ErrLocked) {
+		m.unwritten = err // nor does the look wait for it
+	}
 	m.syncLocked(ctx, true) // the error that counts is the first one
 	return m.missing(err)
 }

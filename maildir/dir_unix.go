@@ -3,11 +3,13 @@
 package maildir
 
 import (
+	"cmp"
 	"errors"
 	"io"
 	"io/fs"
 	"os"
 	"path"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -52,6 +54,22 @@ func (f *file) Truncate(size int64) error {
 		return err
 	}
 	return f.File.Truncate(size)
+}
+
+// touch sets the modification time to now. It may be called beside Close.
+func (f *file) touch() error {
+	if err := f.d.before("touch", f.name); err != nil {
+		return err
+	}
+	c, err := f.SyscallConn()
+	if err != nil {
+		return err
+	}
+	cerr := c.Control(func(fd uintptr) {
+		now := unix.NsecToTimeval(time.Now().UnixNano())
+		err = unix.Futimes(int(fd), []unix.Timeval{now, now})
+	})
+	return cmp.Or(cerr, err)
 }
 
 // Sync makes the content durable.
@@ -197,6 +215,20 @@ func (d *dir) renameFresh(from string, other *dir, to string) error {
 		return err
 	}
 	return d.renameTo(from, other, to)
+}
+
+// exchange gives each of two files the name of the other, at one moment; not every file system can.
+func (d *dir) exchange(a, b string) error {
+	if err := d.before("exchange", a, d.path(b)); err != nil {
+		return err
+	}
+	err := retry(func() error { return exchangeAt(int(d.f.Fd()), a, b) })
+	return d.wrap("exchange", a, err)
+}
+
+// cannotExchange reports whether exchange failed since there is no such thing.
+func cannotExchange(err error) bool {
+	return errors.Is(err, unix.ENOSYS) || errors.Is(err, unix.EINVAL) || errors.Is(err, unix.EOPNOTSUPP)
 }
 
 // linkTo makes a hard link in another directory; it fails where the name is taken.

@@ -7,7 +7,6 @@ import (
 	"io"
 	"io/fs"
 	"os"
-	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -17,20 +16,34 @@ import (
 
 // dotlockOptions says how a lock file is taken.
 type dotlockOptions struct {
-	guarded string        // the file behind the lock: a lock is not stale while this one changes
-	wait    time.Duration // how long to wait
-	stale   time.Duration // after which a lock of unknown owner counts as left behind; 0: 120 s
-	noOwner bool          // write no pid, as for subscriptions.lock
+	guarded string               // the file behind the lock: a lock is not stale while this one changes
+	wait    time.Duration        // how long to wait
+	since   time.Time            // when the wait began; zero: now
+	stale   time.Duration        // after which a lock of unknown owner counts as left behind; 0: 120 s
+	noOwner bool                 // write no pid, as for subscriptions.lock
+	waiting func(LockWait) error // called while it is waited for; an error ends that; nil: nothing
 	perm    fs.FileMode
 }
+
+const (
+	// lookPause is how often the holder of a lock is looked at, while it is waited for.
+	lookPause = 10 * time.Millisecond
+	// touchPause is how often a lock is touched while it is held. In a container whose processes have other
+	// numbers, Dovecot takes us for dead, and a lock of the dead for left behind when it is 2 s old.
+	touchPause = time.Second
+	// settlePause is how long a lock that was taken over may still fall to another program, which saw that it was
+	// left behind just before and removes it by its name.
+	settlePause = 100 * time.Millisecond
+)
 
 // A dotlock is a lock file of ours, in the way of Dovecot's file-dotlock.c: whoever makes the file
 // has the lock. It holds "pid:host", so that others can tell whether its maker lives.
 type dotlock struct {
-	d    *dir
-	name string
-	f    *file
-	id   fileID
+	d     *dir
+	name  string
+	f     *file
+	id    fileID
+	touch *time.Timer
 }
 
 // locks are the lock files that this process made and that are still there. One with this process's
@@ -45,13 +58,18 @@ var locks = struct {
 // from a process of this host that is dead, and from an unknown owner when neither the lock nor
 // what it guards changed for o.stale; never from a living process of this host. After o.wait it
 // returns a *LockError.
+//
+// Dovecot hears of it at once when a lock file is removed. So as not to come late each time, a lock is tried
+// for each millisecond at first; how long the pauses become is in proportion to the wait.
 func lockDotfile(ctx context.Context, d *dir, name string, o dotlockOptions) (*dotlock, error) {
 	if o.stale == 0 {
 		o.stale = 120 * time.Second
 	}
-	start := time.Now()
-	pause := time.Millisecond
+	if o.since.IsZero() {
+		o.since = time.Now()
+	}
 	var seen stamp
+	var looked time.Time
 	for {
 		f, err := d.create(name, o.perm)
 		if err == nil {
@@ -59,50 +77,61 @@ func lockDotfile(ctx context.Context, d *dir, name string, o dotlockOptions) (*d
 		} else if !errors.Is(err, fs.ErrExist) {
 			return nil, err
 		}
-		holder, now, err := lookAtLock(d, name, o.guarded)
-		switch {
-		case notExist(err):
-			continue // just released
-		case err != nil:
-			return nil, err
-		}
-		if !now.same(seen) {
-			seen = now
-			seen.since = time.Now()
-		}
-		if takeOver(holder, now, time.Since(seen.since), o) {
-			// Another process may think so too, and have made its own by now: only the very file
-			// that was looked at goes.
-			st, err := d.stat(name)
-			if err == nil && st.id == now.lock.id {
-				err = d.remove(name)
+		waited := time.Since(o.since)
+		if waited >= o.wait || time.Since(looked) >= lookPause {
+			looked = time.Now()
+			now, err := lookAtLock(d, name, o.guarded)
+			switch {
+			case notExist(err):
+				continue // just released
+			case err != nil:
+				return nil, err
 			}
-			if err == nil || notExist(err) {
-				continue
-			} // else it is waited for like any other
+			if !now.same(seen) {
+				seen = now
+				seen.since = looked
+			}
+			now.since = seen.since
+			var l *dotlock
+			if now.leftBehind(o) {
+				l = now.takeOver(d, name, o)
+			}
+			now.close()
+			if l != nil {
+				return l, nil
+			}
 		}
-		if waited := time.Since(start); waited >= o.wait {
-			return nil, &LockError{Path: d.f.Name() + "/" + name, Holder: holder, Waited: waited}
+		w := LockWait{Path: d.path(name), Holder: seen.holder, Waited: waited, Limit: o.wait}
+		if waited >= o.wait {
+			return nil, w.GiveUp()
 		}
-		t := time.NewTimer(min(pause, o.wait))
+		if o.waiting != nil {
+			if err := o.waiting(w); err != nil {
+				return nil, err
+			}
+		}
+		t := time.NewTimer(min(max(waited/200, time.Millisecond), 100*time.Millisecond, o.wait-waited))
 		select {
 		case <-ctx.Done():
 			t.Stop()
 			return nil, ctx.Err()
 		case <-t.C:
 		}
-		limit := 50 * time.Millisecond
-		if time.Since(start) > 2*time.Second {
-			limit = time.Second
-		}
-		pause = min(pause*3/2+time.Millisecond, limit)
 	}
 }
 
 // A stamp is how a lock and what it guards looked at one moment.
 type stamp struct {
+	f             *os.File // the lock, so that no other file gets its inode number; nil: it may not be read
+	holder        LockHolder
 	lock, guarded fileStat
-	since         time.Time
+	since         time.Time // when it first looked so
+}
+
+func (s stamp) close() {
+	if s.f != nil {
+		s.f.Close()
+	}
 }
 
 func (s stamp) same(o stamp) bool {
@@ -110,48 +139,105 @@ func (s stamp) same(o stamp) bool {
 		sameFile(s.guarded, o.guarded)
 }
 
-func lookAtLock(d *dir, name, guarded string) (holder string, s stamp, err error) {
-	f, err := d.open(name)
+// lookAtLock looks at a lock file, which the caller closes.
+func lookAtLock(d *dir, name, guarded string) (s stamp, err error) {
+	if s.f, err = d.open(name); errors.Is(err, fs.ErrPermission) {
+		s.lock, err = d.stat(name)
+	} else if err == nil {
+		s.lock, err = statFile(s.f)
+	}
+	if err == nil && s.f != nil {
+		var b []byte
+		b, err = io.ReadAll(io.LimitReader(s.f, 512))
+		s.holder = LockHolder(strings.TrimSuffix(string(b), "\n"))
+	}
+	if err == nil {
+		if s.guarded, err = d.stat(guarded); notExist(err) {
+			return s, nil
+		}
+	}
 	if err != nil {
-		return "", s, err
+		s.close()
 	}
-	defer f.Close()
-	if s.lock, err = statFile(f); err != nil {
-		return "", s, err
-	}
-	b, err := io.ReadAll(io.LimitReader(f, 512))
-	if err != nil {
-		return "", s, err
-	}
-	s.guarded, err = d.stat(guarded)
-	if notExist(err) {
-		err = nil
-	}
-	return strings.TrimSuffix(string(b), "\n"), s, err
+	return s, err
 }
 
-// takeOver reports whether a lock was left behind.
-func takeOver(holder string, s stamp, unchanged time.Duration, o dotlockOptions) bool {
+// leftBehind reports whether a lock was left behind.
+func (s stamp) leftBehind(o dotlockOptions) bool {
 	locks.Lock()
 	held := locks.held[s.lock.id]
-	since, left := locks.left[s.lock.id]
+	changed, left := locks.left[s.lock.id]
 	locks.Unlock()
-	if left && since == s.lock.ctime {
+	if left && changed == s.lock.ctime {
 		return true
 	}
-	pid, host, ok := strings.Cut(holder, ":")
-	n, err := strconv.Atoi(pid)
-	if !ok || err != nil || n <= 0 || host != hostName {
+	unchanged := time.Since(s.since)
+	pid, host, ok := s.holder.process()
+	if !ok || host != hostName {
 		return unchanged >= o.stale
 	}
-	if n == os.Getpid() {
+	if pid == os.Getpid() {
 		if held {
 			return false // elsewhere in this process
 		}
-	} else if err := unix.Kill(n, 0); err != unix.ESRCH {
+	} else if err := unix.Kill(pid, 0); err != unix.ESRCH {
 		return false // alive, even if it may not be signalled
 	}
 	return time.Since(time.Unix(s.lock.mtime.Unix())) >= 2*time.Second || unchanged >= 2*time.Second
+}
+
+// takeOver puts a lock of ours in the place of one that was left behind; nil where somebody was faster, or it
+// can't be done.
+//
+// Others may be about to do the same. Processes of ours come one after the other, by a lock on the file that
+// was left behind. Dovecot knows nothing of that: it may have removed the file and made its own since it was
+// looked at. So the two files change their places, at one moment; if it is another file that comes out, it is
+// put back in the same way.
+func (s stamp) takeOver(d *dir, name string, o dotlockOptions) *dotlock {
+	if s.f != nil && unix.Flock(int(s.f.Fd()), unix.LOCK_EX|unix.LOCK_NB) != nil {
+		return nil
+	}
+	is := func(name string) bool {
+		st, err := d.stat(name)
+		return err == nil && st.id == s.lock.id
+	}
+	if !is(name) {
+		return nil
+	}
+	own := name + "." + newBase(time.Now())
+	f, err := d.create(own, o.perm)
+	if err != nil {
+		return nil
+	}
+	l, err := newDotlock(d, own, f, o)
+	if err != nil {
+		return nil
+	}
+	switch err := d.exchange(name, own); {
+	case cannotExchange(err):
+		if err = d.remove(name); err == nil {
+			err = d.linkTo(own, d, name) // fails where somebody was faster
+		}
+		if err != nil {
+			l.unlock()
+			return nil
+		}
+	case err != nil:
+		l.unlock()
+		return nil
+	case !is(own):
+		d.exchange(name, own)
+		l.unlock()
+		return nil
+	}
+	d.remove(own)
+	l.name = name
+	time.Sleep(settlePause)
+	if !l.held() {
+		l.unlock()
+		return nil
+	}
+	return l
 }
 
 func newDotlock(d *dir, name string, f *file, o dotlockOptions) (*dotlock, error) {
@@ -161,6 +247,7 @@ func newDotlock(d *dir, name string, f *file, o dotlockOptions) (*dotlock, error
 	locks.Lock()
 	locks.held[l.id] = true
 	delete(locks.left, l.id)
+	l.touch = time.AfterFunc(touchPause, l.keepFresh)
 	locks.Unlock()
 	if err == nil && !o.noOwner {
 		_, err = fmt.Fprintf(f, "%d:%s", os.Getpid(), hostName)
@@ -174,6 +261,18 @@ func newDotlock(d *dir, name string, f *file, o dotlockOptions) (*dotlock, error
 		return nil, err
 	}
 	return l, nil
+}
+
+// keepFresh touches the lock file for as long as it is held.
+func (l *dotlock) keepFresh() {
+	if l.f.touch() != nil {
+		return // it is closed, or what is wrong shows elsewhere
+	}
+	locks.Lock()
+	defer locks.Unlock()
+	if locks.held[l.id] {
+		l.touch.Reset(touchPause)
+	}
 }
 
 // remove removes the lock file. One that can't be removed would stop everybody for as long as this
@@ -196,6 +295,7 @@ func (l *dotlock) forget() {
 	locks.Lock()
 	defer locks.Unlock()
 	delete(locks.held, l.id)
+	l.touch.Stop()
 }
 
 // held reports whether the lock is still ours.

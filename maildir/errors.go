@@ -57,12 +57,12 @@ func (e *NameError) Is(target error) bool { return target == ErrBadName }
 // A LockError is a lock that somebody else held for too long. It matches ErrLocked.
 type LockError struct {
 	Path   string
-	Holder string // the content of the lock file, "pid:host"
+	Holder LockHolder
 	Waited time.Duration
 }
 
 func (e *LockError) Error() string {
-	return fmt.Sprintf("%s is held by %q since more than %v", e.Path, e.Holder, e.Waited.Round(time.Millisecond))
+	return fmt.Sprintf("%s is held by %q and could not be had in %v", e.Path, string(e.Holder), e.Waited.Round(time.Millisecond))
 }
 func (e *LockError) Is(target error) bool { return target == ErrLocked }
 

@@ -34,7 +34,9 @@ func ghostName(key string, process int64) string {
 // their content stays readable for the sessions that have the mailbox selected, here and in other
 // processes, until all of them were told; otherwise it is gone at once.
 func (m *Mailbox) Expunge(ctx context.Context, uids []imap.UID, only Flags, keep bool) error {
-	m.disk.Lock()
+	if err := m.disk.lock(ctx, lockWait); err != nil {
+		return err
+	}
 	defer m.disk.Unlock()
 	if _, err := m.syncLocked(ctx, false); err != nil {
 		return err

@@ -290,7 +290,7 @@ func TestDotlock(t *testing.T) {
 	}
 	// One that was left behind and that may not be removed is waited for.
 	d.fault = func(op string, paths ...string) error {
-		if op == "remove" {
+		if op == "remove" || op == "exchange" {
 			return fs.ErrPermission
 		}
 		return nil

@@ -192,11 +192,15 @@ func (m *Mailbox) lookNow() {
 	}
 }
 
-// lookOnce reports whether a look did all it had to. It does not keep others from the disk while it waits
-// for another program's lock.
+// lookOnce reports whether a look did all it had to. It does not keep others from the disk for long while it
+// waits for another program's lock.
 func (m *Mailbox) lookOnce() bool {
-	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
-	defer cancel()
+	ctx := WithLockWait(context.Background(), func(w LockWait) error {
+		if w.Waited < time.Second {
+			return nil
+		}
+		return w.GiveUp()
+	})
 	m.disk.Lock()
 	defer m.disk.Unlock()
 	if !m.inUse() {

@@ -21,9 +21,10 @@ const (
 	// lockWait is how long a change waits for dovecot-uidlist.lock, as long as Dovecot does.
 	lockWait = 122 * time.Second
 	// syncLockWait is how long a look at the disk waits for it, to number new mail. What has no
-	// UID by then is shown later.
-	syncLockWait = 20 * time.Second
-	// slice is how many files are renamed or unlinked in one hold of the lock.
+	// UID by then is shown later; shortWait is for looks that can do without.
+	syncLockWait = 5 * time.Second
+	shortWait    = 50 * time.Millisecond
+	// slice is how many files are renamed or unlinked in one hold of the lock: about 3 ms.
 	slice = 200
 )
 
@@ -40,7 +41,7 @@ type Mailbox struct {
 
 	// disk makes this process one party to the dotlock, which is taken after it. It is held
 	// during I/O and guards what follows.
-	disk      sync.Mutex
+	disk      diskMutex
 	control   *dir                // where dovecot-uidlist and dovecot-keywords are: d, if they are not apart
 	controlAt string              // its path in their tree, if they are
 	scanned   scanState           // of the last complete scan, or of our own last change
@@ -317,6 +318,8 @@ func (m *Mailbox) Tried(what string, err error) {
 	var reason string // whichever file it was
 	if errno, ok := errors.AsType[syscall.Errno](err); ok {
 		reason = errno.Error()
+	} else if errors.Is(err, ErrLocked) { // whoever held it, and for how long
+		reason = ErrLocked.Error()
 	} else if err != nil && !errors.Is(err, ErrGone) {
 		reason = err.Error()
 	}
@@ -336,7 +339,7 @@ func (m *Mailbox) Tried(what string, err error) {
 	switch {
 	case reason == "":
 		log.Info(what + ": works again")
-	case notExist(err): // another program is taking it away
+	case notExist(err), errors.Is(err, ErrLocked): // another program is taking it away, or busy
 		log.Warn(what, "err", err)
 	default:
 		log.Error(what, "err", err)
@@ -376,10 +379,15 @@ func (m *Mailbox) locked(ctx context.Context, wait time.Duration, f func() error
 	if err != nil {
 		return err
 	}
-	l, err := lockDotfile(ctx, m.control, listLock, dotlockOptions{guarded: listFile, wait: wait, perm: filePerm(st.mode)})
+	waits := &lockWaiting{m: m, ctx: ctx}
+	l, err := lockDotfile(ctx, m.control, listLock, dotlockOptions{
+		guarded: listFile, wait: wait, since: m.disk.behind, waiting: waits.tell, perm: filePerm(st.mode),
+	})
+	waits.end(err)
 	if err != nil {
 		return m.missing(err)
 	}
+	m.disk.behind = time.Time{}
 	m.d.tally.begin(m.acct.quota.isThere())
 	defer func() { // when the lock is free again
 		_, rel := m.where()

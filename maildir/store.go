@@ -15,7 +15,9 @@ import (
 // uses its letter; where no letter is left, nothing is changed and ErrTooManyKeywords returned.
 // Flags that IMAP doesn't define are ignored.
 func (m *Mailbox) Store(ctx context.Context, uids []imap.UID, op imap.StoreFlagsOp, flags []imap.Flag) ([]*Message, error) {
-	m.disk.Lock()
+	if err := m.disk.lock(ctx, lockWait); err != nil {
+		return nil, err
+	}
 	defer m.disk.Unlock()
 	if _, err := m.syncLocked(ctx, false); err != nil {
 		return nil, err

@@ -18,9 +18,16 @@ import (
 
 // Sync looks at the disk if something may have changed there, publishes what it finds, and returns
 // the current snapshot. Every change of a mailbox, ours or another program's, becomes visible here
-// and nowhere else; one caller looks at a time and the others use what it found.
+// and nowhere else; one caller looks at a time and the others use what it found. While another caller waits
+// for another program's lock, the snapshot is what is known.
 func (m *Mailbox) Sync(ctx context.Context) (*Snapshot, error) {
-	m.disk.Lock()
+	if m.Snapshot().Number == 0 {
+		if err := m.disk.lock(ctx, lockWait); err != nil {
+			return m.Snapshot(), err
+		}
+	} else if !m.disk.lockUnlessStuck(ctx) {
+		return m.Snapshot(), cmp.Or(m.Err(), ctx.Err())
+	}
 	defer m.disk.Unlock()
 	s, err := m.syncLocked(ctx, false)
 	if notExist(err) { // in the middle of somebody's rm -r, mostly: now it is gone
@@ -168,9 +175,17 @@ func (m *Mailbox) read(ctx context.Context, r *reading, dirs scanState, keys fil
 	number := bad || len(r.files) > 0
 	move := m.readWrite() && r.hasNew()
 	first := r.prev.Number == 0 && r.list == nil
+	wait := syncLockWait
+	switch {
+	case first:
+		wait = lockWait
+	case errors.Is(m.unwritten, ErrLocked): // it was waited for, and each command would wait anew
+		wait = shortWait
+	}
 	var moveErr error
+	held := false // by another program
 	if number || move {
-		err := m.locked(ctx, syncLockWait, func() error {
+		err := m.locked(ctx, wait, func() error {
 			if number {
 				if err := m.number(r); err != nil {
 					return err
@@ -181,8 +196,11 @@ func (m *Mailbox) read(ctx context.Context, r *reading, dirs scanState, keys fil
 			}
 			return nil
 		})
-		switch _, held := errors.AsType[*LockError](err); {
-		case err == nil || held && !number: // mail stays in new/ until the lock can be had
+		held = errors.Is(err, ErrLocked)
+		switch {
+		case err == nil:
+		case held && !number: // mail stays in new/ until the lock can be had
+			moveErr = err
 		case errors.Is(err, ErrGone) || first:
 			return err
 		default: // what can be known is shown; the mail that has no UID yet is not
@@ -200,7 +218,7 @@ func (m *Mailbox) read(ctx context.Context, r *reading, dirs scanState, keys fil
 		moveErr = m.moveNew(ctx)
 	}
 	m.unwritten = moveErr
-	if moveErr != nil {
+	if moveErr != nil && !held {
 		return nil
 	}
 	if m.scanned.racy() {
