@@ -2,6 +2,7 @@ package maildir
 
 import (
 	"bufio"
+	"bytes"
 	"cmp"
 	"context"
 	"errors"
@@ -102,30 +103,39 @@ type lfWriter struct {
 }
 
 func (w *lfWriter) Write(b []byte) (int, error) {
-	for _, c := range b {
-		if w.cr && c != '\n' {
-			w.put('\r')
+	n := len(b)
+	for len(b) > 0 {
+		if w.cr && b[0] != '\n' {
+			w.put([]byte{'\r'})
 		}
-		if w.cr = c == '\r'; !w.cr {
-			w.put(c)
+		if w.cr = b[0] == '\r'; w.cr {
+			b = b[1:]
+			continue
 		}
+		end := bytes.IndexByte(b, '\r')
+		if end < 0 {
+			end = len(b)
+		}
+		w.put(b[:end])
+		b = b[end:]
 	}
-	return len(b), nil
+	return n, nil
 }
 
-func (w *lfWriter) put(c byte) {
-	w.w.WriteByte(c) // an error stays with the bufio.Writer
-	w.stored++
-	w.virtual++
-	if c == '\n' && w.last != '\r' {
-		w.virtual++
+// put writes bytes that have no CR before an LF.
+func (w *lfWriter) put(b []byte) {
+	w.w.Write(b) // an error stays with the bufio.Writer
+	w.stored += int64(len(b))
+	w.virtual += int64(len(b) + bytes.Count(b, []byte{'\n'}))
+	if b[0] == '\n' && w.last == '\r' {
+		w.virtual--
 	}
-	w.last = c
+	w.last = b[len(b)-1]
 }
 
 func (w *lfWriter) flush() error {
 	if w.cr {
-		w.put('\r')
+		w.put([]byte{'\r'})
 	}
 	return w.w.Flush()
 }
