@@ -63,6 +63,9 @@ func (b *Backend) open(a *Account) (*account, error) {
 		if o.Watcher == nil {
 			o.Watcher = watcher{b.watcher}
 		}
+		if o.Locks == nil {
+			o.Locks = b.opts.Locks
+		}
 		m, err := maildir.Open(root, &o)
 		if err != nil {
 			return nil, err

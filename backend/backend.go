@@ -75,6 +75,8 @@ type Options struct {
 	// Observe, if it is set, is called after each command that reached a session. It is called by
 	// several goroutines at once and must not block.
 	Observe func(Command)
+	// Locks, if it is set, hears of each use of a mailbox's lock.
+	Locks maildir.LockObserver
 }
 
 // A Command is what happened, for metrics.

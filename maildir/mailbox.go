@@ -379,11 +379,17 @@ func (m *Mailbox) locked(ctx context.Context, wait time.Duration, f func() error
 	if err != nil {
 		return err
 	}
+	var use LockUse
+	if o := m.acct.opts.Locks; o != nil {
+		defer func() { o.ObserveLock(use) }()
+	}
+	begin := time.Now()
 	waits := &lockWaiting{m: m, ctx: ctx}
 	l, err := lockDotfile(ctx, m.control, listLock, dotlockOptions{
 		guarded: listFile, wait: wait, since: m.disk.behind, waiting: waits.tell, perm: filePerm(st.mode),
 	})
 	waits.end(err)
+	use.Waited, use.Err = time.Since(begin), err
 	if err != nil {
 		return m.missing(err)
 	}
@@ -393,7 +399,9 @@ func (m *Mailbox) locked(ctx context.Context, wait time.Duration, f func() error
 		_, rel := m.where()
 		m.acct.quota.changed(rel, m.d.tally.end())
 	}()
+	begin = time.Now()
 	defer func() {
+		defer func() { use.Held = time.Since(begin) }()
 		if err := l.unlock(); err != nil {
 			m.acct.log().Warn("unlock", "mailbox", m.Name(), "err", err)
 		}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"strings"
+	"time"
 )
 
 // Options says how the mailboxes of an account are laid out. The zero value is Dovecot's default:
@@ -37,6 +38,17 @@ type Options struct {
 	Watcher Watcher
 	// Logger hears of what is wrong on disk; nil is slog.Default().
 	Logger *slog.Logger
+	// Locks, if it is set, hears of each use of a mailbox's lock.
+	Locks LockObserver
+}
+
+// A LockObserver counts, for metrics. It is called by several goroutines at once and must not block.
+type LockObserver interface{ ObserveLock(LockUse) }
+
+// A LockUse is one use of dovecot-uidlist.lock.
+type LockUse struct {
+	Waited, Held time.Duration
+	Err          error // why it was not had; nil: it was
 }
 
 // Check tells what is wrong with the prefix.

@@ -13,6 +13,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"github.com/imapmaildir/imapmaildir/backend"
+	"github.com/imapmaildir/imapmaildir/maildir"
 )
 
 // metrics are what Prometheus is told; docs/monitoring.md describes each.
@@ -21,6 +22,8 @@ type metrics struct {
 	commands *prometheus.CounterVec
 	duration *prometheus.HistogramVec
 	logins   *prometheus.CounterVec
+	lockWait *prometheus.HistogramVec
+	lockHeld prometheus.Histogram
 	ending   atomic.Bool // the server is shutting down
 }
 
@@ -37,11 +40,22 @@ func newMetrics() *metrics {
 		logins: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "maildird_logins_total", Help: "Attempts to log in, by result: ok, wrong (user or password), unavailable.",
 		}, []string{"result"}),
+		lockWait: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name: "maildird_lock_wait_seconds", Help: "How long dovecot-uidlist.lock was waited for, by result: ok, no.",
+			Buckets: []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60, 120},
+		}, []string{"result"}),
+		lockHeld: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name: "maildird_lock_held_seconds", Help: "How long dovecot-uidlist.lock was held.",
+			Buckets: []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5},
+		}),
+	}
+	for _, result := range []string{"ok", "no"} {
+		m.lockWait.WithLabelValues(result)
 	}
 	for _, result := range []string{"ok", "wrong", "unavailable"} {
 		m.logins.WithLabelValues(result)
 	}
-	m.registry.MustRegister(m.commands, m.duration, m.logins,
+	m.registry.MustRegister(m.commands, m.duration, m.logins, m.lockWait, m.lockHeld,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
 }
@@ -52,6 +66,16 @@ func (m *metrics) command(c backend.Command) {
 	if c.Name != "IDLE" { // it takes as long as the client likes
 		m.duration.WithLabelValues(c.Name).Observe(c.Took.Seconds())
 	}
+}
+
+// ObserveLock counts a use of a lock; it is for backend.Options.Locks.
+func (m *metrics) ObserveLock(u maildir.LockUse) {
+	if u.Err != nil {
+		m.lockWait.WithLabelValues("no").Observe(u.Waited.Seconds())
+		return
+	}
+	m.lockWait.WithLabelValues("ok").Observe(u.Waited.Seconds())
+	m.lockHeld.Observe(u.Held.Seconds())
 }
 
 // result is the type of the tagged response, or BYE. For errors that are no response go-imap

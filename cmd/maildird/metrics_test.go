@@ -12,6 +12,7 @@ import (
 	"github.com/emersion/go-imap/v2"
 
 	"github.com/imapmaildir/imapmaildir/backend"
+	"github.com/imapmaildir/imapmaildir/maildir"
 )
 
 func request(m *metrics, path string) *httptest.ResponseRecorder {
@@ -33,6 +34,8 @@ func TestMetricsOfCommands(t *testing.T) {
 		m.command(backend.Command{Name: "STORE", Err: err, Took: 3 * time.Millisecond})
 	}
 	m.command(backend.Command{Name: "IDLE", Took: time.Hour})
+	m.ObserveLock(maildir.LockUse{Waited: 3 * time.Millisecond, Held: 7 * time.Millisecond})
+	m.ObserveLock(maildir.LockUse{Waited: time.Minute, Err: maildir.ErrLocked})
 	body := request(m, "/metrics").Body.String()
 	for _, want := range []string{
 		`maildird_commands_total{command="STORE",result="OK"} 2`,
@@ -42,6 +45,11 @@ func TestMetricsOfCommands(t *testing.T) {
 		`maildird_commands_total{command="IDLE",result="OK"} 1`,
 		`maildird_command_duration_seconds_bucket{command="STORE",le="0.0025"} 0`,
 		`maildird_command_duration_seconds_bucket{command="STORE",le="0.005"} 6`,
+		`maildird_lock_wait_seconds_bucket{result="ok",le="0.0025"} 0`,
+		`maildird_lock_wait_seconds_bucket{result="ok",le="0.005"} 1`,
+		`maildird_lock_wait_seconds_sum{result="no"} 60`,
+		`maildird_lock_held_seconds_count 1`,
+		`maildird_lock_held_seconds_bucket{le="0.01"} 1`,
 	} {
 		if !strings.Contains(body, "\n"+want+"\n") {
 			t.Errorf("no %s", want)

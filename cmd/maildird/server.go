@@ -68,6 +68,7 @@ func newServer(c *config, log *slog.Logger) (*server, error) {
 func (s *server) start(o *backend.Options, tlsConf *tls.Config, insecure bool) {
 	o.Logger = s.log
 	o.Observe = s.metrics.command
+	o.Locks = s.metrics
 	s.backend = backend.New(o)
 	s.metrics.backend(s.backend)
 	options := imapserver.Options{
