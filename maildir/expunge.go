@@ -42,25 +42,21 @@ func (m *Mailbox) Expunge(ctx context.Context, uids []imap.UID, only Flags, keep
 		return err
 	}
 	var c change
-	for part := range slices.Chunk(uids, slice) {
-		err := m.locked(ctx, lockWait, func() error {
-			return m.eachCurrent(ctx, part, func(msg *Message) error {
-				if msg.Flags&only != only {
-					return nil
-				}
-				if err := m.unlink(msg, keep); err != nil {
-					return err
-				}
-				c.remove(msg.UID)
-				return nil
-			})
-		})
-		if err != nil {
-			return m.abandon(ctx, err)
+	err := m.each(ctx, uids, func(msg *Message) error {
+		if msg.Flags&only != only {
+			return nil
 		}
+		if err := m.unlink(msg, keep); err != nil {
+			return err
+		}
+		c.remove(msg.UID)
+		return nil
+	})
+	if err != nil {
+		return m.abandon(ctx, err)
 	}
 	m.apply(&c)
-	_, err := m.syncLocked(ctx, false)
+	_, err = m.syncLocked(ctx, false)
 	m.reap()
 	return err
 }

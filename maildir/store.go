@@ -27,30 +27,26 @@ func (m *Mailbox) Store(ctx context.Context, uids []imap.UID, op imap.StoreFlags
 		return nil, err
 	}
 	var c change
-	for part := range slices.Chunk(uids, slice) {
-		err := m.locked(ctx, lockWait, func() error {
-			return m.eachCurrent(ctx, part, func(msg *Message) error {
-				now := named
-				switch op {
-				case imap.StoreFlagsAdd:
-					now = msg.Flags | named
-				case imap.StoreFlagsDel:
-					now = msg.Flags &^ named
-				}
-				if now == msg.Flags {
-					return nil
-				}
-				name := withFlags(msg.name, now)
-				if err := m.d.renameFresh(msg.path(), m.d, "cur/"+name); err != nil {
-					return err
-				}
-				c.rename(msg.UID, name)
-				return nil
-			})
-		})
-		if err != nil {
-			return nil, m.abandon(ctx, err)
+	err = m.each(ctx, uids, func(msg *Message) error {
+		now := named
+		switch op {
+		case imap.StoreFlagsAdd:
+			now = msg.Flags | named
+		case imap.StoreFlagsDel:
+			now = msg.Flags &^ named
 		}
+		if now == msg.Flags {
+			return nil
+		}
+		name := withFlags(msg.name, now)
+		if err := m.d.renameFresh(msg.path(), m.d, "cur/"+name); err != nil {
+			return err
+		}
+		c.rename(msg.UID, name)
+		return nil
+	})
+	if err != nil {
+		return nil, m.abandon(ctx, err)
 	}
 	m.apply(&c)
 	s, err := m.syncLocked(ctx, false) // a keyword may be new
@@ -66,44 +62,57 @@ func (m *Mailbox) Store(ctx context.Context, uids []imap.UID, op imap.StoreFlags
 	return messages, nil
 }
 
-// eachCurrent calls f for messages under the lock. Where f finds that a file is not there any
-// more, or that its new name is taken, another program has renamed it: the disk is looked at again and f
-// gets the message as it is now, if it is.
-func (m *Mailbox) eachCurrent(ctx context.Context, uids []imap.UID, f func(*Message) error) error {
-	for try := 0; ; try++ {
-		var again []imap.UID
-		var last error
-		for _, uid := range uids {
-			msg := m.Snapshot().Find(uid)
-			if msg == nil {
-				continue
+// each calls f for messages under the lock, a slice in each hold of it. Where f finds that a file is not there any
+// more, or that its new name is taken, another program has renamed it: the disk is looked at again, and in another
+// hold f gets the message as it is now, if it is.
+func (m *Mailbox) each(ctx context.Context, uids []imap.UID, f func(*Message) error) error {
+	for part := range slices.Chunk(uids, slice) {
+		for try := 0; len(part) > 0; try++ {
+			if try > 0 && try < maxTries {
+				if err := m.refresh(); err != nil {
+					return err
+				}
 			}
-			if err := f(msg); notExist(err) || errors.Is(err, fs.ErrExist) {
-				again, last = append(again, uid), err
-			} else if err != nil {
+			var last error
+			err := m.locked(ctx, lockWait, func() error {
+				if try == maxTries { // now at least Dovecot renames nothing meanwhile
+					if err := m.refresh(); err != nil {
+						return err
+					}
+				}
+				var again []imap.UID
+				for _, uid := range part {
+					msg := m.Snapshot().Find(uid)
+					if msg == nil {
+						continue
+					}
+					if err := f(msg); notExist(err) || errors.Is(err, fs.ErrExist) {
+						again, last = append(again, uid), err
+					} else if err != nil {
+						return err
+					}
+				}
+				part = again
+				return nil
+			})
+			switch {
+			case err != nil:
 				return err
+			case len(part) > 0 && try == maxTries && !notExist(last):
+				return last
+			case try == maxTries:
+				part = nil
 			}
 		}
-		switch {
-		case len(again) == 0:
-			return nil
-		case try == maxTries && notExist(last):
-			return nil
-		case try == maxTries:
-			return last
-		}
-		if err := m.refresh(); err != nil {
-			return err
-		}
-		uids = again
 	}
+	return nil
 }
 
-// maxTries is how often a file is looked for that another program goes on renaming.
+// maxTries is how often a file is looked for again that another program goes on renaming.
 const maxTries = 10
 
-// refresh reads the directories under the lock, to settle where the known messages are. It neither
-// numbers nor expunges anything.
+// refresh reads the directories, to settle where the known messages are. It neither numbers nor expunges
+// anything. The caller holds disk; of the lock there is no need, and in a large mailbox it takes long.
 func (m *Mailbox) refresh() error {
 	r := &reading{prev: m.Snapshot(), readNew: true, readCur: true}
 	r.number = r.prev.Number + 1

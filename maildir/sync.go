@@ -185,17 +185,25 @@ func (m *Mailbox) read(ctx context.Context, r *reading, dirs scanState, keys fil
 	var moveErr error
 	held := false // by another program
 	if number || move {
-		err := m.locked(ctx, wait, func() error {
-			if number {
-				if err := m.number(r); err != nil {
-					return err
+		var err error
+		for try := 0; ; try++ {
+			if err = m.locked(ctx, wait, func() error {
+				if number {
+					if err := m.number(r, try == 3); err != nil {
+						return err
+					}
 				}
+				if move {
+					moveErr = m.moveRead(r)
+				}
+				return nil
+			}); err != errLateRecords {
+				break
 			}
-			if move {
-				moveErr = m.moveRead(r)
+			if err := m.lookTwice(r); err != nil {
+				return err
 			}
-			return nil
-		})
+		}
 		held = errors.Is(err, ErrLocked)
 		switch {
 		case err == nil:
@@ -292,8 +300,12 @@ func (r *reading) dropped() bool {
 	return false
 }
 
-// number gives a UID to each file that has none, and writes them down. It runs under the lock.
-func (m *Mailbox) number(r *reading) error {
+// errLateRecords says that the list has gained records of files that may have come after the look.
+var errLateRecords = errors.New("the list has grown meanwhile")
+
+// number gives a UID to each file that has none, and writes them down. It runs under the lock. Where another look is
+// needed first it returns errLateRecords, since a large mailbox is not to be read under the lock, or else looks itself.
+func (m *Mailbox) number(r *reading, look bool) error {
 	list, _, err := m.readNews(true) // another program may have numbered the same files
 	if err != nil {
 		return err
@@ -314,14 +326,6 @@ func (m *Mailbox) number(r *reading) error {
 	if list.guid == "" {
 		list.guid, rewrite = newGUID(), true
 	}
-	if list.damaged {
-		// Dovecot would throw the whole list away.
-		aside := brokenName()
-		if err := m.control.linkTo(listFile, m.control, aside); err != nil {
-			return err
-		}
-		m.acct.log().Warn("mended", "mailbox", m.Name(), "file", listFile, "before", aside)
-	}
 	rewrite = rewrite || list.version != 3
 	list.next = max(list.nextUID(), r.prev.UIDNext, 1)
 
@@ -333,10 +337,21 @@ func (m *Mailbox) number(r *reading) error {
 		// Their files may have come after the scan. Left out now, they would be below UIDNEXT and get
 		// another UID at the next look.
 		if r.assign() > 0 {
+			if !look {
+				return errLateRecords
+			}
 			if err := m.lookTwice(r); err != nil {
 				return err
 			}
 		}
+	}
+	if list.damaged {
+		// Dovecot would throw the whole list away.
+		aside := brokenName()
+		if err := m.control.linkTo(listFile, m.control, aside); err != nil {
+			return err
+		}
+		m.acct.log().Warn("mended", "mailbox", m.Name(), "file", listFile, "before", aside)
 	}
 	if list.damaged || r.dropped() {
 		rewrite = true

@@ -145,7 +145,7 @@ func BenchmarkLockUnderLoad(b *testing.B) {
 			seen = !seen
 			c.long("STORE 1:* " + map[bool]string{true: "+", false: "-"}[seen] + `FLAGS.SILENT (\Seen)`)
 		}},
-		{"copy-10k", nil, func(c *conn) { c.long(fmt.Sprintf(`COPY 1:%d INBOX`, some)) }},
+		{"copy-10k", func(*conn) {}, func(c *conn) { c.long(fmt.Sprintf(`COPY 1:%d INBOX`, some)) }},
 		{"expunge-10k", func(c *conn) {
 			n := status(c)
 			c.long(fmt.Sprintf(`STORE %d:%d +FLAGS.SILENT (\Deleted)`, n-some+1, n))

@@ -54,7 +54,7 @@ func bigINBOX(b testing.TB, root string, n int) {
 	first := ""
 	for i := range n {
 		name := filepath.Join(root, "cur", fmt.Sprintf("%d.M%06dP14033Q%d.mail.example.org,S=1302,W=1337:2,S", 1795424725+i, (i*7919)%1_000_000, i%1000))
-		if i%60_000 == 0 { // a file system has its limit of links
+		if i%20_000 == 0 { // a file system has its limit of links
 			first = name
 			must(b, os.WriteFile(name, []byte("Subject: hello\n\n"+strings.Repeat("x", 1286)), 0o600))
 			continue
