@@ -239,6 +239,9 @@ func (m *Mailbox) place(ctx context.Context, hold func(func() error) error, whol
 	}
 	var err error
 	for start := 0; start < len(todo) && err == nil; start += slice {
+		if start > 0 {
+			m.giveWay()
+		}
 		err = hold(func() error {
 			err := put(start, todo[start:min(start+slice, len(todo))])
 			if err != nil && whole {

@@ -56,6 +56,7 @@ type Mailbox struct {
 	unsure    bool                // it was not watched at the last look
 	byName    bool                // each change since the last look is heard of by name
 	warned    map[string]struct{} // files that were complained about
+	gaveWay   time.Time           // when the lock was last left to others
 	unwritten error               // why mail has no UID, or is in new/ still, since the last look
 
 	use   use   // which sessions have it selected

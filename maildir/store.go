@@ -67,6 +67,9 @@ func (m *Mailbox) Store(ctx context.Context, uids []imap.UID, op imap.StoreFlags
 // hold f gets the message as it is now, if it is.
 func (m *Mailbox) each(ctx context.Context, uids []imap.UID, f func(*Message) error) error {
 	for part := range slices.Chunk(uids, slice) {
+		if part[0] != uids[0] {
+			m.giveWay()
+		}
 		for try := 0; len(part) > 0; try++ {
 			if try > 0 && try < maxTries {
 				if err := m.refresh(); err != nil {

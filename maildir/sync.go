@@ -523,6 +523,7 @@ func (m *Mailbox) moveNew(ctx context.Context) error {
 	}
 	var c change
 	for part := range slices.Chunk(todo, slice) {
+		m.giveWay()
 		err := m.locked(ctx, syncLockWait, func() error {
 			for _, msg := range part {
 				name, ok, err := m.moveToCur(msg)

@@ -16,6 +16,10 @@ const (
 	stuckAfter = 500 * time.Millisecond
 	// waitTick is how often who waits is told from then on.
 	waitTick = 100 * time.Millisecond
+	// turnTime is how long this process takes the lock again and again before it leaves it alone for turnPause. Who
+	// waits for the lock hears that it is free and needs some time to come; without a pause it is taken again by then.
+	turnTime  = 25 * time.Millisecond
+	turnPause = time.Millisecond
 	// logAfter is how long a lock is waited for before the log says so.
 	logAfter = 3 * time.Second
 )
@@ -163,6 +167,15 @@ func (d *diskMutex) setWait(w *LockWait) {
 		d.stuck = make(chan struct{})
 	}
 	d.wait = w
+}
+
+// giveWay lets other programs have the lock, if that is due. It is called between two slices. The caller holds disk.
+func (m *Mailbox) giveWay() {
+	if time.Since(m.gaveWay) < turnTime {
+		return
+	}
+	time.Sleep(turnPause)
+	m.gaveWay = time.Now()
 }
 
 // lockBoth locks two, and holds neither while it waits for the other.
