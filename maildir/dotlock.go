@@ -31,10 +31,11 @@ const (
 	// touchPause is how often a lock is touched while it is held. In a container whose processes have other
 	// numbers, Dovecot takes us for dead, and a lock of the dead for left behind when it is 2 s old.
 	touchPause = time.Second
-	// settlePause is how long a lock that was taken over may still fall to another program, which saw that it was
-	// left behind just before and removes it by its name.
-	settlePause = 100 * time.Millisecond
 )
+
+// settlePause is how long a lock that was taken over may still fall to another program, which saw that it was
+// left behind just before and removes it by its name. Tests change it.
+var settlePause = 100 * time.Millisecond
 
 // A dotlock is a lock file of ours, in the way of Dovecot's file-dotlock.c: whoever makes the file
 // has the lock. It holds "pid:host", so that others can tell whether its maker lives.
