@@ -26,7 +26,9 @@
 //
 // The lock: dovecot-uidlist.lock is held for every rename and unlink in cur/, every move from new/
 // to cur/, every UID that is given, and every write of dovecot-uidlist or dovecot-keywords; in
-// slices of a few hundred files, and never while data comes from a client.
+// slices of a few hundred files, never while data comes from a client, and while a directory is read only
+// where looks without it were in vain. While one caller waits for another program to give it back, the
+// others go on with what is known.
 //
 // Two looks: a message is expunged when two complete scans miss it, or when none of its names is there and
 // nothing was heard of it since before that was found out. A name seen twice is one message.

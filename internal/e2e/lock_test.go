@@ -340,7 +340,8 @@ func testLockLong(t *testing.T) {
 						must(t, err)
 						t.Logf("after %5.1f s: %s", time.Since(begin).Seconds(), line)
 						if tagged, ok := strings.CutPrefix(line, "long "); ok {
-							if strings.HasPrefix(tagged, "OK") != c.taken {
+							// Dovecot looks every three seconds by then, and may come too late for 120 s.
+							if strings.HasPrefix(tagged, "OK") != c.taken && (server.name == "maildird" || c.release > 0) {
 								t.Error(tagged)
 							}
 							return
