@@ -5,6 +5,7 @@ import (
 	"compress/gzip"
 	"encoding/base64"
 	"fmt"
+	"hash/crc32"
 	"math/rand/v2"
 	"net/textproto"
 	"os"
@@ -108,9 +109,9 @@ func details(t *testing.T, c *imapclient.Client, mailbox string) string {
 		fmt.Fprintf(&b, "UID %d size %d %v %+v", m.UID, m.RFC822Size, m.InternalDate.UTC(), *m.Envelope)
 		for _, s := range sections {
 			text := m.FindBodySection(s)
-			fmt.Fprintf(&b, " %d %.60q %x", len(text), text, sum(text))
+			fmt.Fprintf(&b, " %d %.60q %x", len(text), text, crc32.ChecksumIEEE(text))
 		}
-		fmt.Fprintf(&b, " binary %x\n", sum(m.FindBinarySection(binary)))
+		fmt.Fprintf(&b, " binary %x\n", crc32.ChecksumIEEE(m.FindBinarySection(binary)))
 	}
 	for _, criteria := range []imap.SearchCriteria{
 		{Body: []string{"hello"}}, {Body: []string{"needle"}}, {Text: []string{"subject"}}, {Larger: 1000}, {Header: []imap.SearchCriteriaHeaderField{{Key: "Subject", Value: "mixed"}}},
@@ -120,14 +121,6 @@ func details(t *testing.T, c *imapclient.Client, mailbox string) string {
 		fmt.Fprintf(&b, "%+v: %v\n", criteria, found.AllUIDs())
 	}
 	return b.String()
-}
-
-func sum(b []byte) uint32 {
-	var n uint32 = 2166136261
-	for _, x := range b {
-		n = (n ^ uint32(x)) * 16777619
-	}
-	return n
 }
 
 // wantSameDetails compares what two servers say, line by line.
