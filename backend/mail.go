@@ -119,13 +119,17 @@ func (a *account) metadata(s *maildir.Snapshot) *cache.Cache {
 func (a *account) openCache() *cache.Cache {
 	o := &cache.Options{Logger: a.log}
 	dir := filepath.Dir(a.cacheFile)
-	if dir != a.root { // which is there, or away and not to be made again
+	if dir == a.root { // which is there, or away and not to be made again
+		if err := a.MakeFile(filepath.Base(a.cacheFile)); err != nil {
+			a.log.Debug("make the file of the metadata cache", "err", err) // the cache complains
+		}
+	} else {
 		if err := os.MkdirAll(dir, 0o700); err != nil {
 			a.log.Warn("make the directory of the metadata cache", "err", err)
 		}
-	}
-	if fi, err := os.Stat(dir); err == nil {
-		o.Perm = fi.Mode().Perm() & 0o666 // files take the mode of their folder
+		if fi, err := os.Stat(dir); err == nil {
+			o.Perm = fi.Mode().Perm() & 0o666 // files take the mode of their folder
+		}
 	}
 	return cache.Open(a.cacheFile, o)
 }

@@ -47,7 +47,7 @@ func (s *Session) Select(name string, options *imap.SelectOptions) (data *imap.S
 	}
 	defer s.begin(command)(&err)
 	s.unselect()
-	sel := &selected{readOnly: options.ReadOnly}
+	sel := &selected{}
 	gone := func(reason error) {
 		if !sel.own.Load() {
 			s.gone(reason)
@@ -67,7 +67,7 @@ func (s *Session) Select(name string, options *imap.SelectOptions) (data *imap.S
 	recent := ref.Recent() // before the snapshot, which has all of them then
 	snap := ref.Snapshot()
 	v := newView(snap, recent)
-	sel.Ref, sel.view = ref, v
+	sel.Ref, sel.view, sel.readOnly = ref, v, ref.ReadOnly()
 	s.sel = sel
 	data = &imap.SelectData{
 		Flags:          mailboxFlags(v.keywords),
@@ -77,7 +77,7 @@ func (s *Session) Select(name string, options *imap.SelectOptions) (data *imap.S
 		UIDNext:        snap.UIDNext,
 		UIDValidity:    snap.UIDValidity,
 	}
-	if !options.ReadOnly {
+	if !sel.readOnly { // else wire answers READ-ONLY
 		data.PermanentFlags = data.Flags
 		if snap.HasKeywordRoom() {
 			data.PermanentFlags = append(data.PermanentFlags[:len(data.Flags):len(data.Flags)], imap.FlagWildcard)

@@ -22,6 +22,8 @@ const (
 	useFile = "imapmaildir.special-use"
 	// folderFile marks a directory as a Maildir++ folder.
 	folderFile = "maildirfolder"
+	// sharedFile says to Dovecot that the folder is shared. Where the root has it, new folders get it.
+	sharedFile = "dovecot-shared"
 )
 
 // An Account is one user's mailboxes: a root directory and what is open of it in this process.
@@ -65,7 +67,7 @@ func Open(root string, o *Options) (*Account, error) {
 		a.log().Warn("look for deleted mailboxes", "root", a.Root(), "err", err)
 	}
 	if fresh {
-		if err := a.inbox.makeParts(a.inbox.root, ".", 0o700); err != nil {
+		if err := a.inbox.makeParts(a.inbox.root, ".", access{0o700, -1}); err != nil {
 			a.Close()
 			return nil, err
 		}
@@ -98,9 +100,9 @@ func (a *Account) openTrees(root string, open func(where string, log func() *slo
 		}
 		a.control = t
 		if made { // as Dovecot makes it
-			mode, err := a.mail.mode()
+			acc, err := a.mail.access()
 			if err == nil {
-				err = t.root.f.Chmod(dirPerm(mode))
+				err = t.root.giveAccess(".", acc)
 			}
 			if err != nil {
 				return false, err
@@ -177,12 +179,43 @@ func (a *Account) log() *slog.Logger {
 	return slog.Default()
 }
 
+// MakeFile makes an empty file in the root, with the mode and the group that files have there. One that is
+// there stays as it is.
+func (a *Account) MakeFile(name string) error {
+	acc, err := a.mail.access()
+	if err != nil {
+		return err
+	}
+	f, err := a.mail.root.create(name, acc)
+	if errors.Is(err, fs.ErrExist) {
+		return nil
+	} else if err != nil {
+		return err
+	}
+	return f.Close()
+}
+
+// accessOf is that of a new mailbox: as the one it is below has it, or as the root.
+func (a *Account) accessOf(storage string) (access, error) {
+	for {
+		i := strings.LastIndex(storage, a.opts.storageSeparator())
+		if i < 0 {
+			return a.mail.access()
+		}
+		storage = storage[:i]
+		t, rel := a.at(storage)
+		if st, err := t.statDir(rel); err == nil && st.mode.IsDir() {
+			return st.access(), nil
+		}
+	}
+}
+
 func (a *Account) nextUIDValidity() (uint32, error) {
-	mode, err := a.mail.mode()
+	acc, err := a.mail.access()
 	if err != nil {
 		return 0, err
 	}
-	return nextUIDValidity(a.control.root, filePerm(mode))
+	return nextUIDValidity(a.control.root, acc)
 }
 
 // An Entry is a name that LIST shows.
@@ -364,7 +397,7 @@ func (a *Account) Mailbox(name string, o RefOptions) (*Ref, error) {
 		}
 	}
 	if err == nil {
-		if err = t.makeParts(d, rel, st.mode); notExist(err) {
+		if err = t.makeParts(d, rel, st.access()); notExist(err) {
 			err = ErrNoMailbox // removed since it was opened
 		}
 	}
@@ -372,6 +405,8 @@ func (a *Account) Mailbox(name string, o RefOptions) (*Ref, error) {
 		d.close()
 		return nil, err
 	}
+
+	o.ReadOnly = o.ReadOnly || o.Selected && !(d.mayChange(".") && d.mayChange("cur"))
 
 	a.mu.Lock()
 	m, dropped := a.known[st.id], a.dropMoved(st.id, storage)
@@ -519,13 +554,13 @@ func (a *Account) Create(ctx context.Context, name string, use []imap.MailboxAtt
 	if err := a.free(storage); err != nil {
 		return err
 	}
-	mode, err := a.mail.mode()
+	acc, err := a.accessOf(storage)
 	if err != nil {
 		return err
 	}
 	rel := a.opts.path(storage)
 	if a.opts.Layout == LayoutFS {
-		if err := a.mail.makeParents(rel, mode); err != nil {
+		if err := a.mail.makeParents(rel, acc); err != nil {
 			return err
 		}
 	}
@@ -534,7 +569,7 @@ func (a *Account) Create(ctx context.Context, name string, use []imap.MailboxAtt
 		return err
 	}
 	defer above.close()
-	err = above.mkdir(base, dirPerm(mode))
+	err = above.mkdir(base, acc)
 	exists := errors.Is(err, fs.ErrExist)
 	if err != nil && !exists {
 		return err
@@ -553,7 +588,7 @@ func (a *Account) Create(ctx context.Context, name string, use []imap.MailboxAtt
 	}
 	err = a.dropControl(storage)
 	if err == nil {
-		err = a.fill(ctx, name, rel, d, mode, use)
+		err = a.fill(ctx, name, rel, d, acc, use)
 	}
 	if err != nil {
 		a.unmake(d, storage)
@@ -575,19 +610,26 @@ func (a *Account) unmake(d *dir, storage string) {
 			return
 		}
 	}
-	for _, name := range []string{folderFile, useFile, listFile} {
+	for _, name := range []string{folderFile, sharedFile, useFile, listFile} {
 		d.remove(name)
 	}
 	a.dropControl(storage)
 }
 
 // fill makes a mailbox of the directory d, which is at rel.
-func (a *Account) fill(ctx context.Context, name, rel string, d *dir, mode fs.FileMode, use []imap.MailboxAttr) error {
-	if err := a.mail.makeParts(d, rel, mode); err != nil {
+func (a *Account) fill(ctx context.Context, name, rel string, d *dir, acc access, use []imap.MailboxAttr) error {
+	if err := a.mail.makeParts(d, rel, acc); err != nil {
 		return err
 	}
+	var marks []string
 	if a.opts.Layout == LayoutMaildirpp {
-		if f, err := d.replace(folderFile, filePerm(mode)); err != nil {
+		marks = append(marks, folderFile)
+	}
+	if _, err := a.mail.root.stat(sharedFile); err == nil {
+		marks = append(marks, sharedFile)
+	}
+	for _, name := range marks {
+		if f, err := d.replace(name, acc); err != nil {
 			return err
 		} else if err := f.Close(); err != nil {
 			return err
@@ -598,7 +640,7 @@ func (a *Account) fill(ctx context.Context, name, rel string, d *dir, mode fs.Fi
 		for _, attr := range use {
 			b.WriteString(string(attr) + "\n")
 		}
-		if err := d.writeFile(useFile, useFile+".tmp", []byte(b.String()), filePerm(mode)); err != nil {
+		if err := d.writeFile(useFile, useFile+".tmp", []byte(b.String()), acc); err != nil {
 			return err
 		}
 	}
@@ -766,11 +808,11 @@ func (a *Account) Rename(ctx context.Context, from, to string) error {
 	a.setMoving(moves)
 	defer a.setMoving(nil)
 	if a.opts.Layout == LayoutFS {
-		mode, err := a.mail.mode()
+		acc, err := a.accessOf(toStorage)
 		if err != nil {
 			return err
 		}
-		if err := a.mail.makeParents(a.opts.path(toStorage), mode); err != nil {
+		if err := a.mail.makeParents(a.opts.path(toStorage), acc); err != nil {
 			return err
 		}
 		if err := a.rename(a.opts.path(fromStorage), a.opts.path(toStorage)); err != nil {
@@ -946,9 +988,9 @@ func (a *Account) Subscribe(ctx context.Context, name string, on bool) error {
 }
 
 func (a *Account) updateSubscriptions(ctx context.Context, f func(*subscriptions)) error {
-	mode, err := a.mail.mode()
+	acc, err := a.mail.access()
 	if err != nil {
 		return err
 	}
-	return updateSubscriptions(ctx, a.control.root, a.opts.storageSeparator(), filePerm(mode), f)
+	return updateSubscriptions(ctx, a.control.root, a.opts.storageSeparator(), acc, f)
 }

@@ -34,11 +34,12 @@ func (a *Account) openControl(storage string) (*dir, error) {
 	if !notExist(err) {
 		return d, err
 	}
-	mode, err := a.mail.mode()
+	t, at := a.at(storage)
+	st, err := t.statDir(at)
 	if err != nil {
 		return nil, err
 	}
-	if err := a.control.makeDir(rel, mode); err != nil {
+	if err := a.control.makeDir(rel, st.access()); err != nil {
 		return nil, err
 	}
 	if err := a.control.fsyncAbove(rel); err != nil {
@@ -111,9 +112,9 @@ func (m *Mailbox) findControl() (changed bool, err error) {
 
 // bringControl moves a control directory after its mailbox. What is there already stays.
 func (a *Account) bringControl(from, to string) error {
-	mode, err := a.mail.mode()
+	acc, err := a.mail.access()
 	if err == nil {
-		err = a.control.makeParents(to, mode)
+		err = a.control.makeParents(to, acc)
 	}
 	if err == nil {
 		err = a.control.rename(from, to)

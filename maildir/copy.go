@@ -120,12 +120,16 @@ func (m *Mailbox) placements(ctx context.Context, s *Snapshot, msgs []*Message) 
 }
 
 // stage brings the files of messages into dest's tmp/, before any lock is taken: as hard links, or as
-// copies where links can't be. It returns their names there, "" for a message that is gone. The caller
+// copies where links can't be or others may use dest. It returns their names there, "" for a message that is gone. The caller
 // lets unstage remove what is not used, also after an error.
 func (m *Mailbox) stage(ctx context.Context, dest *Mailbox, msgs []*Message) (names []string, err error) {
+	link, err := m.sameAccess(dest)
+	if err != nil {
+		return nil, err
+	}
 	for _, msg := range msgs {
 		name := "tmp/" + newBase(time.Now())
-		err := m.stageAs(ctx, dest, msg, name)
+		err := m.stageAs(ctx, dest, msg, name, link)
 		if err == ErrExpunged {
 			name = ""
 		} else if err != nil {
@@ -136,12 +140,26 @@ func (m *Mailbox) stage(ctx context.Context, dest *Mailbox, msgs []*Message) (na
 	return names, nil
 }
 
-func (m *Mailbox) stageAs(ctx context.Context, dest *Mailbox, msg *Message, name string) error {
+// sameAccess reports whether a file of the mailbox has the mode and group that dest's have. Otherwise who uses
+// dest could not read a file that is linked or moved there, or somebody else could.
+func (m *Mailbox) sameAccess(dest *Mailbox) (bool, error) {
+	here, err := m.d.stat("")
+	if err != nil {
+		return false, err
+	}
+	there, err := dest.d.stat("")
+	return here.access() == there.access(), err
+}
+
+func (m *Mailbox) stageAs(ctx context.Context, dest *Mailbox, msg *Message, name string, link bool) error {
 	from, f, err := m.locate(ctx, msg)
 	if err != nil {
 		return err
 	}
 	defer f.Close()
+	if !link {
+		return copyFile(f, dest, name)
+	}
 	err = m.d.linkTo(from, dest.d, name)
 	if cannotLink(err) || notExist(err) { // or renamed by another program just now
 		return copyFile(f, dest, name)
@@ -178,7 +196,7 @@ func copyFile(f *os.File, dest *Mailbox, name string) error {
 	if err != nil {
 		return err
 	}
-	w, err := dest.d.create(name, filePerm(st.mode))
+	w, err := dest.d.create(name, st.access())
 	if err != nil {
 		return err
 	}
@@ -200,7 +218,7 @@ func copyFile(f *os.File, dest *Mailbox, name string) error {
 
 // MoveTo moves messages to a mailbox of the same account, with the flags they have by now. Each is one
 // rename: it is in one place at any moment, whatever happens. Where the mailboxes are on different
-// file systems it is a copy and an unlink, and a message is in both places if the process ends between
+// file systems, or files in them have different permissions, it is a copy and an unlink, and a message is in both places if the process ends between
 // the two. Messages that are gone are left out.
 //
 // Within one mailbox a moved message gets a new UID and the old one is expunged. keep is as for
@@ -211,9 +229,15 @@ func copyFile(f *os.File, dest *Mailbox, name string) error {
 // not to be in two places.
 func (m *Mailbox) MoveTo(ctx context.Context, dest *Mailbox, s *Snapshot, msgs []*Message, keep bool) (Copied, error) {
 	m.measure(ctx, msgs)
-	c, err := m.move(ctx, dest, s, msgs, make([]string, len(msgs)), keep)
-	if !cannotLink(err) {
-		return c, err
+	rename, err := m.sameAccess(dest)
+	if err != nil {
+		return Copied{}, err
+	}
+	if rename {
+		c, err := m.move(ctx, dest, s, msgs, make([]string, len(msgs)), keep)
+		if !cannotLink(err) {
+			return c, err
+		}
 	}
 	staged, err := m.stage(ctx, dest, msgs)
 	defer dest.unstage(staged)

@@ -55,11 +55,11 @@ func (a *Account) setAside(ctx context.Context, m *Mailbox, storage string) erro
 
 // makeAsides makes the place where deleted mailboxes are: INBOX may not have been opened yet.
 func (a *Account) makeAsides() error {
-	mode, err := a.mail.mode()
+	acc, err := a.mail.access()
 	if err != nil {
 		return err
 	}
-	return a.mail.makeParts(a.mail.root, ".", mode)
+	return a.mail.makeParts(a.mail.root, ".", acc)
 }
 
 // moveAside takes a mailbox away to be removed. It is one rename, so that the mailbox is there or gone
@@ -75,11 +75,11 @@ func (a *Account) moveAside(d *dir, storage, aside string) error {
 	if !below {
 		return a.rename(rel, aside)
 	}
-	mode, err := a.mail.mode()
+	st, err := d.stat("")
 	if err != nil {
 		return err
 	}
-	if err := a.mail.root.mkdir(aside, dirPerm(mode)); err != nil {
+	if err := a.mail.root.mkdir(aside, st.access()); err != nil {
 		return err
 	}
 	to, err := a.mail.openDir(aside)
@@ -148,7 +148,7 @@ func writeAsideFile(d *dir, storage, aside string) error {
 	if err != nil {
 		return err
 	}
-	return d.writeFile(asideFile, asideFile+".tmp", []byte(storage+"\n"+aside+"\n"), filePerm(st.mode))
+	return d.writeFile(asideFile, asideFile+".tmp", []byte(storage+"\n"+aside+"\n"), st.access())
 }
 
 // asideOf reads where a mailbox was set aside, "" if it was not, and the storage name it had.

@@ -66,7 +66,7 @@ func (m *Mailbox) spool(tmp string, r io.Reader, date time.Time) (stored, virtua
 	if err != nil {
 		return 0, 0, err
 	}
-	f, err := m.d.create(tmp, filePerm(st.mode))
+	f, err := m.d.create(tmp, st.access())
 	if err != nil {
 		return 0, 0, err
 	}

@@ -23,9 +23,10 @@ import (
 //
 // A dir may be used by several goroutines.
 type dir struct {
-	f     *os.File
-	fault func(op string, paths ...string) error // nil outside tests
-	tally *tally                                 // immutable; nil: not the directory of an open mailbox
+	f       *os.File
+	fault   func(op string, paths ...string) error // nil outside tests
+	noGroup func(path string, err error)           // is told of what could not get its folder's group; may be nil
+	tally   *tally                                 // immutable; nil: not the directory of an open mailbox
 }
 
 // A file is open for writing. Its changes are seen by the dir's fault, too.
@@ -137,33 +138,57 @@ func (d *dir) open(name string) (*os.File, error) {
 	return d.openat(name, unix.O_RDONLY|unix.O_NONBLOCK, 0)
 }
 
-// create makes a file that does not exist yet, with exactly the given permissions, for writing.
-func (d *dir) create(name string, perm fs.FileMode) (*file, error) {
-	return d.make(name, unix.O_EXCL, perm)
+// create makes a file that does not exist yet, for writing.
+func (d *dir) create(name string, a access) (*file, error) {
+	return d.createAs(name, a.mode&0o666|0o600, a.gid)
 }
 
-// replace opens a file for writing that is made anew or emptied. The caller holds the lock that
-// guards the name.
-func (d *dir) replace(name string, perm fs.FileMode) (*file, error) {
-	return d.make(name, unix.O_TRUNC, perm)
+// replace makes a file anew, for writing. The caller holds the lock that guards the name.
+func (d *dir) replace(name string, a access) (*file, error) {
+	f, err := d.create(name, a)
+	if errors.Is(err, fs.ErrExist) { // left behind, perhaps by another user, whose mode can't be changed
+		if err := d.remove(name); err != nil {
+			return nil, err
+		}
+		f, err = d.create(name, a)
+	}
+	return f, err
 }
 
-func (d *dir) make(name string, flags int, perm fs.FileMode) (*file, error) {
+// createAs makes a file with exactly the given permissions, whatever the umask.
+func (d *dir) createAs(name string, perm fs.FileMode, gid int) (*file, error) {
 	if err := d.before("create", name); err != nil {
 		return nil, err
 	}
-	f, err := d.openat(name, unix.O_RDWR|unix.O_CREAT|flags, perm)
+	f, err := d.openat(name, unix.O_RDWR|unix.O_CREAT|unix.O_EXCL, perm)
 	if err != nil {
 		return nil, err
 	}
-	// The umask of the process took permissions away, and they should follow the folder.
-	if st, err := f.Stat(); err != nil || st.Mode().Perm() != perm.Perm() {
-		if err := f.Chmod(perm.Perm()); err != nil {
-			f.Close()
-			return nil, err
-		}
+	st, err := statFile(f)
+	if err == nil && gid >= 0 && st.gid != gid {
+		perm, err = d.chgrp(name, perm, retry(func() error { return unix.Fchown(int(f.Fd()), -1, gid) }))
+	}
+	if err == nil && st.mode.Perm() != perm {
+		err = f.Chmod(perm)
+	}
+	if err != nil {
+		f.Close()
+		return nil, err
 	}
 	return &file{File: f, d: d, name: name}, nil
+}
+
+// chgrp is given how it went to give a group to what was made, and returns the mode that this may have. Only
+// root and members may give a group away: for another group than the folder's there is no more than for
+// everybody.
+func (d *dir) chgrp(name string, perm fs.FileMode, err error) (fs.FileMode, error) {
+	if err != unix.EPERM {
+		return perm, d.wrap("chown", name, err)
+	}
+	if d.noGroup != nil {
+		d.noGroup(d.path(name), err)
+	}
+	return perm&^0o070 | perm&0o007<<3, nil
 }
 
 // appendTo opens an existing file for appending.
@@ -268,19 +293,39 @@ func (d *dir) rmdir(name string) error {
 	return d.wrap("rmdir", name, err)
 }
 
-// mkdir makes a directory with exactly the given permissions.
-func (d *dir) mkdir(name string, perm fs.FileMode) error {
+// mkdir makes a directory.
+func (d *dir) mkdir(name string, a access) error {
 	if err := d.before("mkdir", name); err != nil {
 		return err
 	}
-	mode := uint32(perm.Perm())
-	if perm&fs.ModeSetgid != 0 {
-		mode |= unix.S_ISGID
-	}
-	if err := retry(func() error { return unix.Mkdirat(int(d.f.Fd()), name, mode) }); err != nil {
+	if err := retry(func() error { return unix.Mkdirat(int(d.f.Fd()), name, uint32(a.mode.Perm()|0o700)) }); err != nil {
 		return d.wrap("mkdir", name, err)
 	}
-	return d.wrap("chmod", name, retry(func() error { return unix.Fchmodat(int(d.f.Fd()), name, mode, 0) }))
+	return d.giveAccess(name, a)
+}
+
+// giveAccess gives a directory that was just made its mode and group; "." is the directory itself.
+func (d *dir) giveAccess(name string, a access) error {
+	perm := a.mode.Perm() | 0o700
+	st, err := d.stat(name)
+	if err != nil {
+		return err
+	}
+	if a.gid >= 0 && st.gid != a.gid {
+		err := retry(func() error { return unix.Fchownat(int(d.f.Fd()), name, -1, a.gid, unix.AT_SYMLINK_NOFOLLOW) })
+		if perm, err = d.chgrp(name, perm, err); err != nil {
+			return err
+		}
+	}
+	mode := perm | a.mode&fs.ModeSetgid | st.mode&fs.ModeSetgid
+	if st.mode&(fs.ModePerm|fs.ModeSetgid) == mode { // to set it once more would take setgid away from who is not in the group
+		return nil
+	}
+	bits := uint32(mode.Perm())
+	if mode&fs.ModeSetgid != 0 {
+		bits |= unix.S_ISGID
+	}
+	return d.wrap("chmod", name, retry(func() error { return unix.Fchmodat(int(d.f.Fd()), name, bits, 0) }))
 }
 
 // stat looks at a file without following a symlink; "" and "." are the directory itself.
@@ -296,6 +341,12 @@ func (d *dir) stat(name string) (fileStat, error) {
 		return fileStat{}, d.wrap("stat", name, err)
 	}
 	return newFileStat(&st), nil
+}
+
+// mayChange reports whether this process may make, rename and remove files in a directory.
+func (d *dir) mayChange(name string) bool {
+	err := retry(func() error { return unix.Faccessat(int(d.f.Fd()), name, unix.W_OK|unix.X_OK, unix.AT_EACCESS) })
+	return err == nil || err == unix.EINVAL || err == unix.ENOSYS // who can't tell finds out when he tries
 }
 
 // readOne reads an entry of a directory, whichever comes first.
@@ -358,8 +409,8 @@ func newFileStat(st *unix.Stat_t) fileStat {
 // durable and renamed into place, and the name is made durable: what it tells (a UID, the name of a
 // keyword's letter, a number that was handed out) is used at once, and must not be told to anybody and
 // then lost. The caller holds the lock that guards both names.
-func (d *dir) writeFile(name, tmp string, content []byte, perm fs.FileMode) error {
-	f, err := d.replace(tmp, perm)
+func (d *dir) writeFile(name, tmp string, content []byte, a access) error {
+	f, err := d.replace(tmp, a)
 	if err != nil {
 		return err
 	}
@@ -406,10 +457,19 @@ func (d *dir) fsync(name string) error {
 	return f.Sync()
 }
 
-// filePerm and dirPerm are the permissions of what is made inside: as the directory's own, but
-// never without the owner's (Dovecot mailbox-list.c, mailbox_list_get_permissions).
-func filePerm(dirMode fs.FileMode) fs.FileMode { return dirMode.Perm()&0o666 | 0o600 }
+// An access is the mode and the group of what is made in a folder: the folder's own, whatever the umask and the
+// groups of the process, so that all who use the folder can use it. Nothing is without the permissions of
+// its owner (Dovecot mailbox-list.c, mailbox_list_get_permissions).
+type access struct {
+	mode fs.FileMode // the folder's, with its setgid bit
+	gid  int         // -1: any, since the group may do what everybody may
+}
 
-func dirPerm(dirMode fs.FileMode) fs.FileMode {
-	return dirMode.Perm()&0o777 | 0o700 | dirMode&fs.ModeSetgid
+// access is that of what is made in a folder.
+func (st fileStat) access() access {
+	a := access{st.mode & (fs.ModePerm | fs.ModeSetgid), st.gid}
+	if a.mode>>3&7 == a.mode&7 {
+		a.gid = -1
+	}
+	return a
 }

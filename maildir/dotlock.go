@@ -22,7 +22,7 @@ type dotlockOptions struct {
 	stale   time.Duration        // after which a lock of unknown owner counts as left behind; 0: 120 s
 	noOwner bool                 // write no pid, as for subscriptions.lock
 	waiting func(LockWait) error // called while it is waited for; an error ends that; nil: nothing
-	perm    fs.FileMode
+	access  access
 }
 
 const (
@@ -72,7 +72,7 @@ func lockDotfile(ctx context.Context, d *dir, name string, o dotlockOptions) (*d
 	var seen stamp
 	var looked time.Time
 	for {
-		f, err := d.create(name, o.perm)
+		f, err := d.create(name, o.access)
 		if err == nil {
 			return newDotlock(d, name, f, o)
 		} else if !errors.Is(err, fs.ErrExist) {
@@ -206,7 +206,7 @@ func (s stamp) takeOver(d *dir, name string, o dotlockOptions) *dotlock {
 		return nil
 	}
 	own := name + "." + newBase(time.Now())
-	f, err := d.create(own, o.perm)
+	f, err := d.create(own, o.access)
 	if err != nil {
 		return nil
 	}

@@ -69,7 +69,7 @@ func TestLockWaits(t *testing.T) {
 				told := time.Duration(-1)
 				begin := time.Now()
 				l, err := lockDotfile(context.Background(), d, listLock, dotlockOptions{
-					guarded: listFile, wait: lockWait, perm: 0o600,
+					guarded: listFile, wait: lockWait, access: private,
 					waiting: func(w LockWait) error {
 						if w.Waited < told || string(w.Holder) != tt.holder || w.Limit != lockWait {
 							t.Errorf("told %+v after %v", w, told)
@@ -99,7 +99,7 @@ func TestLockWaits(t *testing.T) {
 		os.WriteFile(filepath.Join(path, listLock), []byte("1:"+hostName), 0o600)
 		gone := errors.New("nobody is there")
 		_, err := lockDotfile(context.Background(), d, listLock, dotlockOptions{
-			guarded: listFile, wait: lockWait, perm: 0o600,
+			guarded: listFile, wait: lockWait, access: private,
 			waiting: func(LockWait) error { return gone },
 		})
 		if err != gone {
@@ -114,7 +114,7 @@ func TestLockIsTouched(t *testing.T) {
 	d := lockDir(t, path)
 	lock := filepath.Join(path, listLock)
 	synctest.Test(t, func(t *testing.T) {
-		l, err := lockDotfile(t.Context(), d, listLock, dotlockOptions{guarded: listFile, wait: lockWait, perm: 0o600})
+		l, err := lockDotfile(t.Context(), d, listLock, dotlockOptions{guarded: listFile, wait: lockWait, access: private})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -190,7 +190,7 @@ func raceForLock(t *testing.T, path string) {
 	}
 	inside := filepath.Join(path, "inside")
 	for range 150 {
-		l, err := lockDotfile(t.Context(), d, listLock, dotlockOptions{guarded: listFile, wait: time.Minute, perm: 0o600})
+		l, err := lockDotfile(t.Context(), d, listLock, dotlockOptions{guarded: listFile, wait: time.Minute, access: private})
 		if err != nil {
 			t.Fatal(err)
 		}

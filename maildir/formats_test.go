@@ -240,6 +240,9 @@ func FuzzNames(f *testing.F) {
 	})
 }
 
+// private is the access in a folder of its owner alone.
+var private = access{0o700, -1}
+
 // A lock left behind is taken over as Dovecot does; a live holder's never.
 func TestDotlock(t *testing.T) {
 	path := t.TempDir()
@@ -249,7 +252,7 @@ func TestDotlock(t *testing.T) {
 	}
 	d := &dir{f: f}
 	defer d.close()
-	o := dotlockOptions{guarded: listFile, wait: 20 * time.Millisecond, perm: 0o600}
+	o := dotlockOptions{guarded: listFile, wait: 20 * time.Millisecond, access: private}
 	ctx := context.Background()
 	lock := filepath.Join(path, listLock)
 
@@ -341,7 +344,7 @@ func TestUIDValidity(t *testing.T) {
 	defer d.close()
 	var last uint32
 	for i := range 20 {
-		v, err := nextUIDValidity(d, 0o600)
+		v, err := nextUIDValidity(d, private)
 		if err != nil || v <= last {
 			t.Fatalf("%d after %d: %v", v, last, err)
 		}

@@ -1,6 +1,8 @@
 package maildir
 
 import (
+	"errors"
+	"io/fs"
 	"math/rand/v2"
 	"os"
 	"sync"
@@ -113,6 +115,11 @@ func openUseLock(d *dir) (*os.File, error) {
 	if err != nil {
 		return nil, err
 	}
-	// Not create: another process may be as fast, and then it is that one's file.
-	return d.openat(useLock, os.O_RDONLY|os.O_CREATE, filePerm(st.mode))
+	made, err := d.create(useLock, st.access())
+	if err == nil {
+		made.Close() // it was open for writing, and would keep the disk from becoming read-only
+	} else if !errors.Is(err, fs.ErrExist) { // another process may have been faster
+		return nil, err
+	}
+	return d.open(useLock)
 }

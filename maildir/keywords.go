@@ -3,7 +3,6 @@ package maildir
 import (
 	"fmt"
 	"io"
-	"io/fs"
 	"strconv"
 	"strings"
 
@@ -85,12 +84,12 @@ func (k *keywords) encode() []byte {
 
 // writeKeywords replaces dovecot-keywords. Dovecot looks at its modification time in whole seconds
 // only, so each writing makes it later by one at least. The caller holds dovecot-uidlist.lock.
-func writeKeywords(d *dir, k *keywords, perm fs.FileMode) error {
+func writeKeywords(d *dir, k *keywords, a access) error {
 	old, err := d.stat(keysFile)
 	if err != nil && !notExist(err) {
 		return err
 	}
-	if err := d.writeFile(keysFile, keysFile+".lock", k.encode(), perm); err != nil {
+	if err := d.writeFile(keysFile, keysFile+".lock", k.encode(), a); err != nil {
 		return err
 	}
 	st, err := d.stat(keysFile)

@@ -91,7 +91,8 @@ type Ref struct {
 type RefOptions struct {
 	// Selected is whether a session selects the mailbox, and may hold messages that others expunge.
 	Selected bool
-	// ReadOnly is whether nothing may change by looking: mail stays in new/ and stays \Recent.
+	// ReadOnly is whether nothing may change by looking: mail stays in new/ and stays \Recent. A selected
+	// mailbox that this process may not change is read-only, too (Ref.ReadOnly).
 	ReadOnly bool
 	// Gone is called once, on a goroutine of its own, when the mailbox is gone while it is open.
 	Gone func(reason error)
@@ -264,6 +265,9 @@ func (m *Mailbox) readWrite() bool {
 	return false
 }
 
+// ReadOnly reports whether the mailbox was opened read-only, or this process could not change it then.
+func (r *Ref) ReadOnly() bool { return r.opts.ReadOnly }
+
 // Close ends the use of the mailbox. One that nobody uses any more is kept for a while, without the
 // messages that were expunged (Options.KeepMailboxes).
 func (r *Ref) Close() {
@@ -387,7 +391,7 @@ func (m *Mailbox) locked(ctx context.Context, wait time.Duration, f func() error
 	begin := time.Now()
 	waits := &lockWaiting{m: m, ctx: ctx}
 	l, err := lockDotfile(ctx, m.control, listLock, dotlockOptions{
-		guarded: listFile, wait: wait, since: m.disk.behind, waiting: waits.tell, perm: filePerm(st.mode),
+		guarded: listFile, wait: wait, since: m.disk.behind, waiting: waits.tell, access: st.access(),
 	})
 	waits.end(err)
 	use.Waited, use.Err = time.Since(begin), err

@@ -81,9 +81,9 @@ type mover struct {
 
 	// of the mailbox that is moved
 	mailbox string
-	d       *dir        // where its mail is, and what Courier knows of it
-	control *dir        // where Dovecot's files are; nil: that is yet to be made
-	mode    fs.FileMode // of its directory, for what is made
+	d       *dir   // where its mail is, and what Courier knows of it
+	control *dir   // where Dovecot's files are; nil: that is yet to be made
+	access  access // of its directory, for what is made
 }
 
 // newMover looks whether the account can be moved at all.
@@ -131,7 +131,7 @@ func (m *mover) run(ctx context.Context, mailbox func() error, subscriptions fun
 	}
 	m.mailbox = ""
 	var err error
-	if m.mode, err = m.a.mail.mode(); err == nil {
+	if m.access, err = m.a.mail.access(); err == nil {
 		err = subscriptions(ctx)
 	}
 	if err != nil {
@@ -153,7 +153,7 @@ func (m *mover) open(ctx context.Context, storage string, f func() error) error 
 	if err != nil {
 		return err
 	}
-	m.mode = st.mode
+	m.access = st.access()
 	if m.a.apart() {
 		if m.control, err = m.a.control.openDir(m.a.opts.controlPath(storage)); notExist(err) && m.dry {
 			return f()
@@ -176,7 +176,7 @@ func (m *mover) locked(ctx context.Context, f func() error) (err error) {
 		d             *dir
 		lock, guarded string
 	}{{m.d, courierLock, courierList}, {m.control, listLock, listFile}} {
-		lock, err := lockDotfile(ctx, l.d, l.lock, dotlockOptions{guarded: l.guarded, wait: moveLockWait, perm: filePerm(m.mode)})
+		lock, err := lockDotfile(ctx, l.d, l.lock, dotlockOptions{guarded: l.guarded, wait: moveLockWait, access: m.access})
 		if errors.Is(err, ErrLocked) {
 			return fmt.Errorf("a server runs on it: %w", err)
 		} else if err != nil {
@@ -196,7 +196,7 @@ func (m *mover) write(d *dir, name string, content []byte) error {
 	if m.dry {
 		return nil
 	}
-	return d.writeFile(name, name+".tmp", content, filePerm(m.mode))
+	return d.writeFile(name, name+".tmp", content, m.access)
 }
 
 // setAside keeps what is in the way under another name.
@@ -440,7 +440,7 @@ func (m *mover) importKeywords(files map[string]string, named map[string][]strin
 		return nil
 	}
 	if added {
-		if err := writeKeywords(m.control, &keys, filePerm(m.mode)); err != nil {
+		if err := writeKeywords(m.control, &keys, m.access); err != nil {
 			return err
 		}
 	}
@@ -495,10 +495,10 @@ func (m *mover) exportKeywords(files map[string]string) (int, error) {
 	if m.dry {
 		return len(named), nil
 	}
-	if err := m.d.mkdir(courierKeys, dirPerm(m.mode)); err != nil {
+	if err := m.d.mkdir(courierKeys, m.access); err != nil {
 		return 0, err
 	}
-	return len(named), m.d.writeFile(courierKeys+"/:list", courierKeys+"/.tmp.imapmaildir", encodeCourierKeywords(&keys, named), filePerm(m.mode))
+	return len(named), m.d.writeFile(courierKeys+"/:list", courierKeys+"/.tmp.imapmaildir", encodeCourierKeywords(&keys, named), m.access)
 }
 
 // importSubscriptions makes the file from Courier's, unless there is one.
@@ -528,7 +528,7 @@ func (m *mover) importSubscriptions(ctx context.Context) error {
 	if m.dry {
 		return nil
 	}
-	return updateSubscriptions(ctx, m.a.control.root, m.a.opts.storageSeparator(), filePerm(m.mode), func(s *subscriptions) {
+	return updateSubscriptions(ctx, m.a.control.root, m.a.opts.storageSeparator(), m.access, func(s *subscriptions) {
 		for _, name := range names {
 			s.add(name)
 		}

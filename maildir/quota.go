@@ -427,7 +427,7 @@ func (q *quota) tryCount() error {
 // replace puts a new file in the place of s, unless something has changed since before.
 func (q *quota) replace(s *sums, before map[string]scanState, sum usage) error {
 	root := q.root()
-	mode, err := q.a.mail.mode()
+	acc, err := q.a.mail.access()
 	if err != nil {
 		return err
 	}
@@ -438,7 +438,7 @@ func (q *quota) replace(s *sums, before map[string]scanState, sum usage) error {
 		}
 		tmp = "tmp/" + newBase(time.Now())
 	}
-	f, err := root.create(tmp, filePerm(mode))
+	f, err := root.create(tmp, acc)
 	if err != nil {
 		return err
 	}

@@ -161,7 +161,7 @@ func (m *Mailbox) keywordLetters(ctx context.Context, names []imap.Flag) (Flags,
 			return err
 		}
 		f, _ = lookupFlags(&keys, names)
-		return writeKeywords(m.control, &keys, filePerm(st.mode))
+		return writeKeywords(m.control, &keys, st.access())
 	})
 	return f, err
 }

@@ -3,7 +3,6 @@ package maildir
 import (
 	"context"
 	"io"
-	"io/fs"
 	"slices"
 	"strings"
 	"time"
@@ -105,9 +104,9 @@ func readSubscriptions(d *dir, sep string) (*subscriptions, error) {
 }
 
 // updateSubscriptions changes the file. Its lock file becomes the new one, as with Dovecot.
-func updateSubscriptions(ctx context.Context, d *dir, sep string, perm fs.FileMode, change func(*subscriptions)) error {
+func updateSubscriptions(ctx context.Context, d *dir, sep string, a access, change func(*subscriptions)) error {
 	lock := subsFile + ".lock"
-	l, err := lockDotfile(ctx, d, lock, dotlockOptions{guarded: subsFile, wait: 120 * time.Second, stale: 30 * time.Second, noOwner: true, perm: perm})
+	l, err := lockDotfile(ctx, d, lock, dotlockOptions{guarded: subsFile, wait: 120 * time.Second, stale: 30 * time.Second, noOwner: true, access: a})
 	if err != nil {
 		return err
 	}

@@ -788,7 +788,7 @@ func (m *Mailbox) replaceFile(name, tmp string, content []byte) error {
 	if err != nil {
 		return err
 	}
-	return m.control.writeFile(name, tmp, content, filePerm(st.mode))
+	return m.control.writeFile(name, tmp, content, st.access())
 }
 
 // readKeywords reads dovecot-keywords; none where there is no such file.

@@ -23,7 +23,7 @@ type tree struct {
 	log   func() *slog.Logger // immutable
 
 	mu     sync.Mutex
-	warned map[string]struct{} // places that were complained about
+	warned map[string]struct{} // what was complained about
 }
 
 // openTree opens a directory that exists.
@@ -40,6 +40,7 @@ func openTree(where string, log func() *slog.Logger) (*tree, error) {
 		t.fsys.Close()
 		return nil, err
 	}
+	t.root.noGroup = t.noGroup
 	st, err := t.root.stat("")
 	if err != nil {
 		t.close()
@@ -107,10 +108,10 @@ func (t *tree) replaced() bool {
 // join is the path of what is in the tree, for watches.
 func (t *tree) join(rel string) string { return filepath.Join(t.where, rel) }
 
-// mode is the mode that what is made in the tree takes.
-func (t *tree) mode() (fs.FileMode, error) {
+// access is that of what is made in the tree.
+func (t *tree) access() (access, error) {
 	st, err := t.root.stat("")
-	return st.mode, err
+	return st.access(), err
 }
 
 // isDir reports whether an entry is a directory, or a symlink to one in the tree.
@@ -129,7 +130,7 @@ func (t *tree) readDir(rel string) ([]fs.DirEntry, error) { return fs.ReadDir(t.
 func (t *tree) openDir(rel string) (*dir, error) {
 	d, err := openDir(t.fsys, rel)
 	if err == nil {
-		d.fault = t.root.fault
+		d.fault, d.noGroup = t.root.fault, t.noGroup
 		return d, nil
 	}
 	if _, ok := errors.AsType[syscall.Errno](err); ok && !errors.Is(err, syscall.ELOOP) {
@@ -173,27 +174,40 @@ func (t *tree) statDir(rel string) (fileStat, error) {
 
 // badPlace tells once why no mailbox can be at a path.
 func (t *tree) badPlace(rel string, reason error) error {
-	t.mu.Lock()
-	_, told := t.warned[rel]
-	if told = told || len(t.warned) > 1000; !told {
-		t.warned[rel] = struct{}{}
-	}
-	t.mu.Unlock()
-	if !told {
+	if t.first("path " + rel) {
 		t.log().Warn(ErrBadPlace.Error(), "path", rel, "err", reason)
 	}
 	return fmt.Errorf("%w: %s: %w", ErrBadPlace, rel, reason)
 }
 
+// noGroup tells once that something has not the group of its folder.
+func (t *tree) noGroup(path string, err error) {
+	if t.first("group") {
+		t.log().Warn("files don't get the group of their folder, whose members can't use them: the server is not in that group",
+			"path", path, "err", err)
+	}
+}
+
+// first reports whether something is to be complained of that was not before.
+func (t *tree) first(what string) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if _, told := t.warned[what]; told || len(t.warned) > 1000 {
+		return false
+	}
+	t.warned[what] = struct{}{}
+	return true
+}
+
 // makeParts makes cur, new and tmp of the directory at rel where they are missing, and them durable. Never
 // through a symlink.
-func (t *tree) makeParts(d *dir, rel string, mode fs.FileMode) error {
+func (t *tree) makeParts(d *dir, rel string, acc access) error {
 	made := false
 	for _, part := range []string{"cur", "new", "tmp"} {
 		st, err := d.stat(part)
 		switch {
 		case notExist(err):
-			if err := d.mkdir(part, dirPerm(mode)); err != nil && !errors.Is(err, fs.ErrExist) {
+			if err := d.mkdir(part, acc); err != nil && !errors.Is(err, fs.ErrExist) {
 				return err
 			}
 			made = true
@@ -210,16 +224,16 @@ func (t *tree) makeParts(d *dir, rel string, mode fs.FileMode) error {
 }
 
 // makeParents makes the directories above one.
-func (t *tree) makeParents(rel string, mode fs.FileMode) error {
+func (t *tree) makeParents(rel string, acc access) error {
 	if rel = path.Dir(rel); rel == "." {
 		return nil
 	}
-	return t.makeDir(rel, mode)
+	return t.makeDir(rel, acc)
 }
 
 // makeDir makes a directory and those above it, where they are missing.
-func (t *tree) makeDir(rel string, mode fs.FileMode) error {
-	if err := t.makeParents(rel, mode); err != nil {
+func (t *tree) makeDir(rel string, acc access) error {
+	if err := t.makeParents(rel, acc); err != nil {
 		return err
 	}
 	d, name, err := t.parent(rel)
@@ -227,7 +241,7 @@ func (t *tree) makeDir(rel string, mode fs.FileMode) error {
 		return err
 	}
 	defer d.close()
-	if err := d.mkdir(name, dirPerm(mode)); err != nil && !errors.Is(err, fs.ErrExist) {
+	if err := d.mkdir(name, acc); err != nil && !errors.Is(err, fs.ErrExist) {
 		return err
 	}
 	return nil

@@ -16,7 +16,7 @@ const validityFile = "dovecot-uidvalidity"
 // the name of an empty file, "dovecot-uidvalidity.<8 hex digits>": whoever renames it to the next
 // number has that number. The file without a suffix holds the number too (Dovecot
 // mailbox-uidvalidity.c). Without a counter it starts at the time, in seconds since 1970.
-func nextUIDValidity(d *dir, perm fs.FileMode) (uint32, error) {
+func nextUIDValidity(d *dir, a access) (uint32, error) {
 	for range 100 {
 		last, err := lastUIDValidity(d)
 		if err != nil {
@@ -25,7 +25,7 @@ func nextUIDValidity(d *dir, perm fs.FileMode) (uint32, error) {
 		var next uint32
 		if last == 0 {
 			next = uint32(time.Now().Unix())
-			f, err := d.create(suffixed(next), 0o444)
+			f, err := d.createAs(suffixed(next), 0o444, -1)
 			if errors.Is(err, fs.ErrExist) {
 				continue
 			} else if err != nil {
@@ -43,7 +43,7 @@ func nextUIDValidity(d *dir, perm fs.FileMode) (uint32, error) {
 		}
 		// After the power went, the number must not be handed out again. Nobody holds a lock: who has another
 		// number has another temporary file.
-		return next, d.writeFile(validityFile, fmt.Sprintf("imapmaildir.uidvalidity.%08x", next), fmt.Appendf(nil, "%08x", next), perm)
+		return next, d.writeFile(validityFile, fmt.Sprintf("imapmaildir.uidvalidity.%08x", next), fmt.Appendf(nil, "%08x", next), a)
 	}
 	return 0, fmt.Errorf("%s/%s: the counter does not stand still", d.f.Name(), validityFile)
 }
@@ -88,7 +88,7 @@ func lastUIDValidity(d *dir) (uint32, error) {
 	if err != nil || v == 0 {
 		return 0, nil
 	}
-	h, err := d.create(suffixed(uint32(v)), 0o444)
+	h, err := d.createAs(suffixed(uint32(v)), 0o444, -1)
 	if err == nil {
 		h.Close()
 	} else if !errors.Is(err, fs.ErrExist) {

@@ -55,6 +55,7 @@ type Conn struct {
 	midLine  bool   // the last Write did not end with a line
 	answered bool   // a tagged line was written since the reader asked last
 	mute     bool   // the next line is a greeting that nobody may see
+	readOnly bool   // the mailbox that is being selected was said to have no permanent flags
 	authTag  string // tag of the LOGIN, AUTHENTICATE or UNAUTHENTICATE that is being answered
 	authOK   bool   // what an OK to it sets authed to
 	authed   bool   // a user is logged in
@@ -306,12 +307,17 @@ func (c *Conn) seeLocked(p []byte) []byte {
 		if bytes.HasPrefix(p, []byte("* PREAUTH ")) {
 			c.authed = true
 		}
+		c.readOnly = c.readOnly || bytes.HasPrefix(p, []byte("* OK [PERMANENTFLAGS ()]"))
 	case begins:
 		c.answered = true
 		if status, ok := bytes.CutPrefix(p, []byte(c.authTag)); ok && bytes.HasPrefix(status, []byte(" OK ")) {
 			c.authed = c.authOK
 		}
 		c.authTag = ""
+		if c.readOnly {
+			p = bytes.Replace(p, []byte(" OK [READ-WRITE] "), []byte(" OK [READ-ONLY] "), 1)
+		}
+		c.readOnly = false
 	}
 	if c.mute {
 		if begins && bytes.HasPrefix(p, []byte("* BYE ")) {

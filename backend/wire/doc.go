@@ -35,6 +35,9 @@
 // SEARCH command wire puts NOT NOT before SMALLER, which means the same and is not forgotten; size 0 it
 // spells in another way.
 //
+// Of what go-imap writes it changes one thing as well: the answer to a SELECT says READ-WRITE whatever the session
+// thinks. Where PERMANENTFLAGS is empty, nothing can be changed, and the client is told READ-ONLY.
+//
 // # STARTTLS
 //
 // Gathering belongs above TLS: many lines, one record. So wire answers STARTTLS itself and hands
