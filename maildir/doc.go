@@ -40,6 +40,9 @@
 // The quota file: where maildirsize is there, what came into new/ or cur/ and what left them under the lock is written to it when
 // the lock is free again. It is counted where files are renamed and unlinked (dir), so that what a command takes back counts as well.
 //
+// Permissions: what is made in a folder has its mode and group, whatever the umask. With a umask it gets them a moment later,
+// so a program whose users share mail sets it to 0.
+//
 // # Durability
 //
 // Any step may be the last one before the process ends or the power goes. Append, CopyTo and MoveTo

@@ -31,6 +31,9 @@ func (s *serveCommand) Run(std *streams) error {
 	if os.Geteuid() == 0 {
 		log.Warn("running as root; run it as the user that owns the mail")
 	}
+	// All that is made gets the mode of its folder. With another umask it has it a moment later, and Dovecot complains
+	// of a lock of another user that it may not look at.
+	syscall.Umask(0)
 	log.Info("starting", "version", version(), "config", s.Config)
 	srv, err := newServer(c, log)
 	if err != nil {

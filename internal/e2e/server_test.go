@@ -43,6 +43,7 @@ type server struct {
 	metrics     string // where its metrics are
 	cert        string // the file of its certificate, for "localhost" and 127.0.0.1
 
+	as       *runner // nil: the owner of the mail
 	location string
 	tolerate string // what may be in the log although it is an error
 	cmd      *exec.Cmd
@@ -63,9 +64,22 @@ func serve(t testing.TB, location, more string) *server {
 
 func serveUsers(t testing.TB, users []string, location, more string) *server {
 	t.Helper()
+	return serveAs(t, nil, users, location, more)
+}
+
+// A runner is as whom maildird runs, and with which umask.
+type runner struct {
+	syscall.Credential
+	umask string // in octal
+}
+
+// serveAs is serveUsers for a maildird that runs as somebody else than the owner of the mail.
+func serveAs(t testing.TB, as *runner, users []string, location, more string) *server {
+	t.Helper()
 	dir := peers.Dir(t)
 	own(t, dir)
 	s := &server{
+		as:       as,
 		cert:     filepath.Join(dir, "cert.pem"),
 		location: location,
 		exited:   make(chan struct{}),
@@ -102,13 +116,16 @@ location = "`+location+`"
 	return s
 }
 
-// start runs maildird as the owner of the mail.
+// start runs maildird.
 func (s *server) start(t testing.TB, args ...string) {
 	t.Helper()
 	s.cmd = exec.Command(maildirdPath, args...)
 	s.cmd.Dir = "/"
 	s.cmd.Env = append(os.Environ(), "GORACE=atexit_sleep_ms=0") // else it takes a second to end
-	if os.Geteuid() == 0 {
+	if s.as != nil {
+		s.cmd.Path, s.cmd.Args = "/bin/sh", append([]string{"sh", "-c", `umask "$0" && exec "$@"`, s.as.umask}, s.cmd.Args...)
+		s.cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &s.as.Credential}
+	} else if os.Geteuid() == 0 {
 		uid, gid := peers.Owner(t)
 		s.cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}}
 	}

@@ -26,12 +26,18 @@ type Dovecot struct {
 // DIR stands for a directory of its own, the home of a user is DIR/mail/USER.
 func StartDovecot(t testing.TB, location string, more ...string) *Dovecot {
 	t.Helper()
+	uid, gid := Owner(t)
+	return StartDovecotAs(t, uid, gid, location, more...)
+}
+
+// StartDovecotAs is StartDovecot with another user and group than the owner of the mail.
+func StartDovecotAs(t testing.TB, uid, gid int, location string, more ...string) *Dovecot {
+	t.Helper()
 	Need(t, "dovecot")
 	Need(t, "/usr/lib/dovecot/lmtp")
 	needRoot(t, "dovecot")
 	dir := Dir(t) // short: it holds the names of sockets
-	d := &Dovecot{Addr: freeAddr(t), LMTP: freeAddr(t), Conf: filepath.Join(dir, "dovecot.conf"), dir: dir}
-	d.uid, d.gid = Owner(t)
+	d := &Dovecot{Addr: freeAddr(t), LMTP: freeAddr(t), Conf: filepath.Join(dir, "dovecot.conf"), dir: dir, uid: uid, gid: gid}
 	_, port, _ := net.SplitHostPort(d.Addr)
 	_, lmtp, _ := net.SplitHostPort(d.LMTP)
 	fill := strings.NewReplacer("DIR", dir, "PORT", port, "LMTP", lmtp, "UID", strconv.Itoa(d.uid), "GID", strconv.Itoa(d.gid))
