@@ -1,0 +1,56 @@
+package maildir
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"runtime"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// asNobody makes the calling goroutine, which has to do all itself then, one of a user who owns nothing, until
+// the test ends.
+func asNobody(t *testing.T) {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		t.Skip("only root can be somebody else")
+	}
+	runtime.LockOSThread()
+	unix.Setfsuid(65534)
+	t.Cleanup(func() {
+		unix.Setfsuid(0)
+		runtime.UnlockOSThread()
+	})
+}
+
+// A lock of another user that can't be read is waited for as one of an unknown owner.
+func TestUnreadableLock(t *testing.T) {
+	path := t.TempDir()
+	os.Chmod(path, 0o777)
+	f, err := os.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	d := &dir{f: f}
+	defer d.close()
+	if err := os.WriteFile(filepath.Join(path, listLock), []byte("1:"+hostName), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	asNobody(t)
+	o := dotlockOptions{guarded: listFile, wait: 20 * time.Millisecond, access: private}
+	if _, err := lockDotfile(context.Background(), d, listLock, o); !errors.Is(err, ErrLocked) {
+		t.Errorf("a lock that can't be read: %v", err)
+	}
+	o.stale, o.wait = 10*time.Millisecond, time.Minute
+	l, err := lockDotfile(context.Background(), d, listLock, o)
+	if err != nil {
+		t.Fatalf("one that doesn't change: %v", err)
+	}
+	if err := l.unlock(); err != nil {
+		t.Error(err)
+	}
+}
