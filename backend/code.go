@@ -36,6 +36,7 @@ var errReadOnly = no(imap.ResponseCodeNoPerm, "Mailbox was opened read-only")
 func answer(err error) error {
 	var name *maildir.NameError
 	var lock *maildir.LockError
+	var format *maildir.FormatError
 	switch {
 	case err == nil:
 		return nil
@@ -49,6 +50,8 @@ func answer(err error) error {
 		return no(imap.ResponseCodeInUse, "Mailbox of that name is deleted and still in use. Try again later")
 	case errors.As(err, &name):
 		return no(imap.ResponseCodeCannot, "Mailbox name %s", name.Reason)
+	case errors.As(err, &format):
+		return no(imap.ResponseCodeCorruption, "The file %s is not of a form that is known here", format.File)
 	case errors.Is(err, maildir.ErrTooManyKeywords):
 		return no(imap.ResponseCodeLimit, "The mailbox has 26 keywords and can take no other")
 	case errors.Is(err, maildir.ErrCompressed):

@@ -3,6 +3,7 @@ package maildir
 import (
 	"context"
 	"errors"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -52,5 +53,48 @@ func TestUnreadableLock(t *testing.T) {
 	}
 	if err := l.unlock(); err != nil {
 		t.Error(err)
+	}
+}
+
+// What may not be read is not set aside: others can read it.
+func TestUnreadableFiles(t *testing.T) {
+	for _, name := range []string{listFile, keysFile, subsFile} {
+		t.Run(name, func(t *testing.T) {
+			r := newDamagedRoot(t, map[string]string{"cur/1000.a:2,a": "a\n", listFile: goodList, keysFile: "0 Work\n", subsFile: "V\t2\n\na\n"})
+			for _, part := range []string{"", "cur", "new", "tmp"} {
+				os.Chmod(filepath.Join(r.path, part), 0o777)
+			}
+			for _, other := range []string{listFile, keysFile, subsFile} {
+				if other != name {
+					os.Chmod(filepath.Join(r.path, other), 0o666)
+				}
+			}
+			before := r.read(name)
+			asNobody(t)
+			a := r.start()
+			defer a.Close()
+			inbox, err := a.Mailbox("INBOX", RefOptions{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer inbox.Close()
+			for range 3 {
+				_, err = inbox.Sync(t.Context())
+				if errors.Is(err, fs.ErrPermission) != (name != subsFile) {
+					t.Errorf("INBOX: %v", err)
+				}
+				if _, err := a.Subscriptions(); errors.Is(err, fs.ErrPermission) != (name == subsFile) {
+					t.Errorf("subscriptions: %v", err)
+				}
+				if err := a.Subscribe(t.Context(), "new", true); errors.Is(err, fs.ErrPermission) != (name == subsFile) {
+					t.Errorf("subscribe: %v", err)
+				}
+			}
+			unix.Setfsuid(0)
+			if got := r.read(name); got != before {
+				t.Errorf("%s has become %q", name, got)
+			}
+			r.wantAside(name, false, "")
+		})
 	}
 }

@@ -210,14 +210,6 @@ func (a *Account) accessOf(storage string) (access, error) {
 	}
 }
 
-func (a *Account) nextUIDValidity() (uint32, error) {
-	acc, err := a.mail.access()
-	if err != nil {
-		return 0, err
-	}
-	return nextUIDValidity(a.control.root, acc)
-}
-
 // An Entry is a name that LIST shows.
 type Entry struct {
 	Name string
@@ -956,9 +948,14 @@ func (a *Account) renameINBOX(ctx context.Context, to string) error {
 
 // Subscriptions are the names that LSUB shows, whether or not there is such a mailbox.
 func (a *Account) Subscriptions() ([]string, error) {
-	s, err := readSubscriptions(a.control.root, a.opts.storageSeparator())
+	s, problems, err := a.readSubscriptions()
 	if err != nil {
 		return nil, err
+	}
+	for _, p := range problems {
+		if a.control.first(p.Error()) {
+			a.log().Warn("damage", "err", p)
+		}
 	}
 	var names []string
 	for _, storage := range s.names {
@@ -985,12 +982,4 @@ func (a *Account) Subscribe(ctx context.Context, name string, on bool) error {
 			s.remove(storage)
 		}
 	})
-}
-
-func (a *Account) updateSubscriptions(ctx context.Context, f func(*subscriptions)) error {
-	acc, err := a.mail.access()
-	if err != nil {
-		return err
-	}
-	return updateSubscriptions(ctx, a.control.root, a.opts.storageSeparator(), acc, f)
 }

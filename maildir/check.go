@@ -377,9 +377,14 @@ func (c *checker) keywords(d *dir, used [26]int) {
 	var k keywords
 	if text, ok := c.read(d, keysFile); ok {
 		var problems []*FormatError
-		k, problems = parseKeywords(strings.NewReader(text))
+		k, problems, _ = parseKeywords(strings.NewReader(text))
 		for _, p := range problems {
 			c.add(false, keysFile, p.Line, "%s: left out", p.Reason)
+		}
+	}
+	for i, name := range k {
+		if name != "" && !validKeyword(name) {
+			c.add(false, keysFile, 0, "calls the letter %q %.60q, which can be no keyword: it is kept and not shown", 'a'+rune(i), name)
 		}
 	}
 	for i, n := range used {
@@ -496,10 +501,13 @@ func (c *checker) subscriptions() {
 		return
 	}
 	sep := c.a.opts.storageSeparator()
-	s, err := parseSubscriptions(strings.NewReader(text), sep)
-	if err != nil {
-		c.unreadable(subsFile, err)
+	s, problems, err := parseSubscriptions(strings.NewReader(text), sep)
+	if fe, ok := errors.AsType[*FormatError](err); ok {
+		c.add(true, subsFile, fe.Line, "%s: not shown, and not changed", fe.Reason)
 		return
+	}
+	for _, p := range problems {
+		c.add(false, subsFile, p.Line, "%s: left out", p.Reason)
 	}
 	for i, line := range strings.Split(text, "\n") {
 		if line == "" || s.version == 2 && i == 0 {
@@ -509,7 +517,7 @@ func (c *checker) subscriptions() {
 		if s.version == 2 {
 			one = "V\t2\n\n" + line
 		}
-		named, err := parseSubscriptions(strings.NewReader(one), sep)
+		named, _, err := parseSubscriptions(strings.NewReader(one), sep)
 		if err != nil || len(named.names) != 1 {
 			continue
 		}

@@ -645,11 +645,11 @@ func TestUIDValiditiesAtOnce(t *testing.T) {
 		a.control.root.fault = func(op string, paths ...string) error {
 			if op == "rename" && filepath.Base(paths[1]) == validityFile {
 				a.control.root.fault = nil
-				second, err2 = nextUIDValidity(a.control.root, private)
+				second, err2 = a.nextUIDValidity()
 			}
 			return nil
 		}
-		first, err := nextUIDValidity(a.control.root, private)
+		first, err := a.nextUIDValidity()
 		if err != nil || err2 != nil || first == 0 || second == 0 || first == second {
 			t.Errorf("%d, %v and %d, %v", first, err, second, err2)
 		}

@@ -315,7 +315,7 @@ func (m *Mailbox) saveSizes(ctx context.Context) {
 	defer m.disk.Unlock()
 	err := m.locked(ctx, time.Second, func() error {
 		l, found, err := m.readList(true)
-		if err != nil || l == nil || l.guid == "" {
+		if err != nil || l == nil || l.guid == "" || l.damaged { // which the next look mends
 			return err
 		}
 		s := m.Snapshot()

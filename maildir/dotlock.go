@@ -148,8 +148,7 @@ func lookAtLock(d *dir, name, guarded string) (s stamp, err error) {
 		s.lock, err = statFile(s.f)
 	}
 	if err == nil && s.f != nil {
-		var b []byte
-		b, err = io.ReadAll(io.LimitReader(s.f, 512))
+		b, _ := io.ReadAll(io.LimitReader(s.f, 512)) // nothing from a directory, which locks as well
 		s.holder = LockHolder(strings.TrimSuffix(string(b), "\n"))
 	}
 	if err == nil {

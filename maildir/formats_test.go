@@ -144,8 +144,8 @@ func FuzzUIDList(f *testing.F) {
 func FuzzKeywords(f *testing.F) {
 	f.Add([]byte("0 $Work\n1 Personal\n25 z\n1 again\n2 personal\nx y\n"))
 	f.Fuzz(func(t *testing.T, b []byte) {
-		k, _ := parseKeywords(bytes.NewReader(b))
-		again, problems := parseKeywords(bytes.NewReader(k.encode()))
+		k, _, _ := parseKeywords(bytes.NewReader(b))
+		again, problems, _ := parseKeywords(bytes.NewReader(k.encode()))
 		if again != k || len(problems) > 0 {
 			t.Fatalf("%q came back as %q: %v", k, again, problems)
 		}
@@ -156,18 +156,18 @@ func FuzzSubscriptions(f *testing.F) {
 	f.Add([]byte("V\t2\n\nFoo\tbar\nEntw&APw-rfe\n"))
 	f.Add([]byte("Foo.bar\ninbox\n"))
 	f.Fuzz(func(t *testing.T, b []byte) {
-		s, err := parseSubscriptions(bytes.NewReader(b), ".")
+		s, _, err := parseSubscriptions(bytes.NewReader(b), ".")
 		if err != nil {
-			t.Fatal(err)
+			return
 		}
-		again, err := parseSubscriptions(bytes.NewReader(s.encode(".")), ".")
+		again, _, err := parseSubscriptions(bytes.NewReader(s.encode(".")), ".")
 		if err != nil {
 			t.Fatal(err)
 		}
 		if s.version == 2 && again.version != 2 {
 			t.Fatal("the version changed")
 		}
-		third, _ := parseSubscriptions(bytes.NewReader(again.encode(".")), ".")
+		third, _, _ := parseSubscriptions(bytes.NewReader(again.encode(".")), ".")
 		if !slices.Equal(again.names, third.names) {
 			t.Fatalf("%q came back as %q", again.names, third.names)
 		}
@@ -175,7 +175,7 @@ func FuzzSubscriptions(f *testing.F) {
 }
 
 func TestSubscriptionForms(t *testing.T) {
-	s, _ := parseSubscriptions(strings.NewReader("V\t2\n\nFoo\tbar\tbaz\nEntw&APw-rfe\ninbox\n"), ".")
+	s, _, _ := parseSubscriptions(strings.NewReader("V\t2\n\nFoo\tbar\tbaz\nEntw&APw-rfe\ninbox\n"), ".")
 	if want := []string{"Foo.bar.baz", "Entw&APw-rfe", "INBOX"}; !slices.Equal(s.names, want) {
 		t.Errorf("names %q", s.names)
 	}
@@ -183,7 +183,7 @@ func TestSubscriptionForms(t *testing.T) {
 	if want := "V\t2\n\nFoo\tbar\tbaz\nEntw&APw-rfe\n"; string(s.encode(".")) != want {
 		t.Errorf("written as %q", s.encode("."))
 	}
-	s, _ = parseSubscriptions(strings.NewReader("a.b\n"), ".")
+	s, _, _ = parseSubscriptions(strings.NewReader("a.b\n"), ".")
 	s.add("c")
 	if string(s.encode(".")) != "a.b\nc\n" {
 		t.Errorf("version 1 written as %q", s.encode("."))
@@ -340,11 +340,11 @@ func TestUIDValidity(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	d := &dir{f: f}
-	defer d.close()
+	a := &Account{root: &dir{f: f}}
+	defer a.root.close()
 	var last uint32
 	for i := range 20 {
-		v, err := nextUIDValidity(d, private)
+		v, err := a.nextUIDValidity()
 		if err != nil || v <= last {
 			t.Fatalf("%d after %d: %v", v, last, err)
 		}

@@ -11,30 +11,44 @@ import (
 
 // keywords are the names of the letters a to z in a mailbox's file names, as dovecot-keywords
 // gives them: a line "0 $Work" names the letter a. "" is a letter without a name. A letter keeps
-// its name for ever (Dovecot maildir-keywords.c).
+// its name for ever (Dovecot maildir-keywords.c), also one that can be no keyword in IMAP and is not shown.
 type keywords [26]string
 
-// parseKeywords reads dovecot-keywords. Of a letter or a name that comes again the first counts;
-// lines of another form are told and left out.
-func parseKeywords(r io.Reader) (keywords, []*FormatError) {
-	var k keywords
+// parseKeywords reads dovecot-keywords. Lines of another form are told and left out. As for Dovecot a name ends
+// before a NUL, of a letter's names the last counts, and a name is that of its first letter; but a last line
+// without its end counts here.
+func parseKeywords(r io.Reader) (k keywords, problems []*FormatError, err error) {
 	b, err := io.ReadAll(r)
 	if err != nil {
-		return k, []*FormatError{{keysFile, 0, err.Error()}}
+		return k, nil, err
 	}
-	var problems []*FormatError
 	line := 0
 	for s := range strings.Lines(string(b)) {
 		line++
+		wrong := func(reason string) {
+			problems = append(problems, &FormatError{keysFile, line, fmt.Sprintf("%.60q %s", s, reason)})
+		}
 		number, name, _ := strings.Cut(strings.TrimRight(s, "\r\n"), " ")
+		name, _, cut := strings.Cut(name, "\x00")
 		i, err := strconv.Atoi(number)
-		if err != nil || i < 0 || i >= len(k) || !validKeyword(name) || k[i] != "" || k.find(name) >= 0 {
-			problems = append(problems, &FormatError{keysFile, line, fmt.Sprintf("%.60q names no letter", s)})
+		if err != nil || i < 0 || i >= len(k) || name == "" {
+			wrong("names no letter")
 			continue
+		}
+		switch j := k.find(name); {
+		case j >= 0 && j != i:
+			wrong(fmt.Sprintf("has the name of the letter %c", 'a'+j))
+			continue
+		case k[i] != "":
+			wrong(fmt.Sprintf("names a letter that was %.60q", k[i]))
+		case cut:
+			wrong("has a NUL")
+		case !strings.HasSuffix(s, "\n"):
+			wrong("has no end")
 		}
 		k[i] = name
 	}
-	return k, problems
+	return k, problems, nil
 }
 
 // validKeyword reports whether a name can be a flag-keyword (RFC 9051 section 9) on one line.

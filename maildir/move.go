@@ -404,7 +404,7 @@ func (m *mover) importKeywords(files map[string]string, named map[string][]strin
 	if err != nil && !notExist(err) {
 		return err
 	}
-	keys, _ := parseKeywords(strings.NewReader(text))
+	keys, problems, _ := parseKeywords(strings.NewReader(text)) // a string can be read
 	var used Flags // letters without a name among them
 	for _, file := range files {
 		used |= parseFlags(path.Base(file))
@@ -440,6 +440,11 @@ func (m *mover) importKeywords(files map[string]string, named map[string][]strin
 		return nil
 	}
 	if added {
+		if len(problems) > 0 {
+			if err := mend(m.a.log().With("mailbox", m.mailbox), m.control, keysFile, problems); err != nil {
+				return err
+			}
+		}
 		if err := writeKeywords(m.control, &keys, m.access); err != nil {
 			return err
 		}
@@ -468,7 +473,7 @@ func (m *mover) exportKeywords(files map[string]string) (int, error) {
 	if err != nil && !notExist(err) {
 		return 0, err
 	}
-	keys, _ := parseKeywords(strings.NewReader(text))
+	keys, _, _ := parseKeywords(strings.NewReader(text))
 	named := map[string][]string{}
 	for base, file := range files {
 		for i, name := range keys {
@@ -528,7 +533,7 @@ func (m *mover) importSubscriptions(ctx context.Context) error {
 	if m.dry {
 		return nil
 	}
-	return updateSubscriptions(ctx, m.a.control.root, m.a.opts.storageSeparator(), m.access, func(s *subscriptions) {
+	return m.a.updateSubscriptions(ctx, func(s *subscriptions) {
 		for _, name := range names {
 			s.add(name)
 		}
@@ -540,7 +545,7 @@ func (m *mover) exportSubscriptions(context.Context) error {
 	if _, err := m.a.control.root.stat(subsFile); notExist(err) {
 		return nil
 	}
-	s, err := readSubscriptions(m.a.control.root, m.a.opts.storageSeparator())
+	s, _, err := m.a.readSubscriptions()
 	if err != nil {
 		return err
 	}

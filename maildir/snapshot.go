@@ -188,7 +188,7 @@ func (s *Snapshot) IMAPFlags(f Flags) []imap.Flag {
 		}
 	}
 	for i, name := range s.keywords {
-		if name != "" && f&keywordFlag(i) != 0 {
+		if validKeyword(name) && f&keywordFlag(i) != 0 {
 			flags = append(flags, imap.Flag(name))
 		}
 	}
@@ -199,7 +199,7 @@ func (s *Snapshot) IMAPFlags(f Flags) []imap.Flag {
 func (s *Snapshot) Keywords() []imap.Flag {
 	var flags []imap.Flag
 	for _, name := range s.keywords {
-		if name != "" {
+		if validKeyword(name) {
 			flags = append(flags, imap.Flag(name))
 		}
 	}

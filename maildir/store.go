@@ -145,7 +145,7 @@ func (m *Mailbox) keywordLetters(ctx context.Context, names []imap.Flag) (Flags,
 		used |= msg.Flags
 	}
 	err := m.locked(ctx, lockWait, func() error {
-		keys, err := m.readKeywords() // another program may have named some
+		keys, problems, err := m.readKeywords() // another program may have named some
 		if err != nil {
 			return err
 		}
@@ -156,12 +156,8 @@ func (m *Mailbox) keywordLetters(ctx context.Context, names []imap.Flag) (Flags,
 				}
 			}
 		}
-		st, err := m.d.stat("")
-		if err != nil {
-			return err
-		}
 		f, _ = lookupFlags(&keys, names)
-		return writeKeywords(m.control, &keys, st.access())
+		return m.writeKeywords(&keys, problems)
 	})
 	return f, err
 }

@@ -2,6 +2,8 @@ package maildir
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"io"
 	"slices"
 	"strings"
@@ -18,21 +20,37 @@ type subscriptions struct {
 	names   []string // storage names, in the file's order
 }
 
-// parseSubscriptions reads the file; an empty one counts as version 2.
-func parseSubscriptions(r io.Reader, sep string) (*subscriptions, error) {
+// parseSubscriptions reads the file; an empty one counts as version 2. Lines that can be no name are told and left
+// out, or what of them can be none. The error is a *FormatError if the file is of another version: what a newer
+// program wrote is neither shown wrong nor written over.
+func parseSubscriptions(r io.Reader, sep string) (s *subscriptions, problems []*FormatError, err error) {
 	b, err := io.ReadAll(r)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	s := &subscriptions{version: 1}
-	text := string(b)
-	if rest, ok := strings.CutPrefix(text, "V\t2\n"); ok {
-		s.version, text = 2, strings.TrimPrefix(rest, "\n")
-	} else if text == "" {
+	s = &subscriptions{version: 1}
+	if len(b) == 0 {
 		s.version = 2
 	}
-	for line := range strings.SplitSeq(text, "\n") {
+	n := 0
+	for line := range strings.SplitSeq(string(b), "\n") {
+		n++
 		line = strings.TrimRight(line, "\r")
+		if version, ok := strings.CutPrefix(line, "V\t"); ok && n == 1 {
+			if version != "2" {
+				return nil, nil, &FormatError{subsFile, 1, fmt.Sprintf("version %.20q; 1 and 2 are known", version)}
+			}
+			s.version = 2
+			continue
+		}
+		if name, _, ok := strings.Cut(line, "\x00"); ok { // where the name ends for Dovecot, too
+			problems = append(problems, &FormatError{subsFile, n, fmt.Sprintf("%.60q has a NUL", line)})
+			line = name
+		}
+		if len(line) > maxSubscription {
+			problems = append(problems, &FormatError{subsFile, n, fmt.Sprintf("%.60q is too long for a name", line)})
+			line = ""
+		}
 		if line == "" {
 			continue
 		}
@@ -45,8 +63,11 @@ func parseSubscriptions(r io.Reader, sep string) (*subscriptions, error) {
 		}
 		s.add(line)
 	}
-	return s, nil
+	return s, problems, nil
 }
+
+// maxSubscription is how long a line may be; Dovecot reads no file with a longer one.
+const maxSubscription = 4096
 
 // Dovecot's str_tabescape.
 var (
@@ -92,34 +113,44 @@ func storageINBOX(name string) string {
 	return name
 }
 
-func readSubscriptions(d *dir, sep string) (*subscriptions, error) {
-	f, err := d.open(subsFile)
-	if notExist(err) {
-		return &subscriptions{version: 2}, nil
+// readSubscriptions reads the file, and what is wrong there.
+func (a *Account) readSubscriptions() (*subscriptions, []*FormatError, error) {
+	f, err := a.control.root.openFile(subsFile)
+	if fe, ok := errors.AsType[*FormatError](err); ok {
+		return &subscriptions{version: 2}, []*FormatError{fe}, nil
+	} else if notExist(err) {
+		return &subscriptions{version: 2}, nil, nil
 	} else if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	defer f.Close()
-	return parseSubscriptions(f, sep)
+	return parseSubscriptions(f, a.opts.storageSeparator())
 }
 
 // updateSubscriptions changes the file. Its lock file becomes the new one, as with Dovecot.
-func updateSubscriptions(ctx context.Context, d *dir, sep string, a access, change func(*subscriptions)) error {
-	lock := subsFile + ".lock"
-	l, err := lockDotfile(ctx, d, lock, dotlockOptions{guarded: subsFile, wait: 120 * time.Second, stale: 30 * time.Second, noOwner: true, access: a})
+func (a *Account) updateSubscriptions(ctx context.Context, change func(*subscriptions)) error {
+	acc, err := a.mail.access()
 	if err != nil {
 		return err
 	}
-	s, err := readSubscriptions(d, sep)
+	d, lock := a.control.root, subsFile+".lock"
+	l, err := lockDotfile(ctx, d, lock, dotlockOptions{guarded: subsFile, wait: 120 * time.Second, stale: 30 * time.Second, noOwner: true, access: acc})
+	if err != nil {
+		return err
+	}
+	s, problems, err := a.readSubscriptions()
 	if err == nil {
 		old := slices.Clone(s.names)
 		if change(s); slices.Equal(old, s.names) {
 			return l.unlock()
 		}
-		_, err = l.f.Write(s.encode(sep))
+		_, err = l.f.Write(s.encode(a.opts.storageSeparator()))
 	}
 	if err == nil {
 		err = l.f.Sync()
+	}
+	if err == nil && len(problems) > 0 {
+		err = mend(a.log(), d, subsFile, problems)
 	}
 	if err == nil && l.held() {
 		if err = d.rename(lock, subsFile); err == nil {

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"io"
 	"io/fs"
+	"log/slog"
 	"maps"
 	"os"
 	"slices"
@@ -152,10 +153,13 @@ func (m *Mailbox) read(ctx context.Context, r *reading, dirs scanState, keys fil
 		}
 	}
 	r.keywords = r.prev.keywords
+	mendKeys := false
 	if r.readKeys {
-		if r.keywords, err = m.readKeywords(); err != nil {
+		var problems []*FormatError
+		if r.keywords, problems, err = m.readKeywords(); err != nil {
 			return err
 		}
+		mendKeys = len(problems) > 0
 	}
 	if err := m.look(r); err != nil {
 		return err
@@ -166,7 +170,7 @@ func (m *Mailbox) read(ctx context.Context, r *reading, dirs scanState, keys fil
 		}
 	}
 	m.keys, m.scanned = keys, dirs
-	if r.nothing() && r.prev.inNew == 0 {
+	if r.nothing() && r.prev.inNew == 0 && !mendKeys {
 		m.pending = false
 		return nil
 	}
@@ -184,7 +188,7 @@ func (m *Mailbox) read(ctx context.Context, r *reading, dirs scanState, keys fil
 	}
 	var moveErr error
 	held := false // by another program
-	if number || move {
+	if number || move || mendKeys {
 		var err error
 		for try := 0; ; try++ {
 			if err = m.locked(ctx, wait, func() error {
@@ -195,6 +199,9 @@ func (m *Mailbox) read(ctx context.Context, r *reading, dirs scanState, keys fil
 				}
 				if move {
 					moveErr = m.moveRead(r)
+				}
+				if mendKeys {
+					return m.mendKeywords()
 				}
 				return nil
 			}); err != errLateRecords {
@@ -347,11 +354,9 @@ func (m *Mailbox) number(r *reading, look bool) error {
 	}
 	if list.damaged {
 		// Dovecot would throw the whole list away.
-		aside := brokenName()
-		if err := m.control.linkTo(listFile, m.control, aside); err != nil {
+		if err := mend(m.log(), m.control, listFile, nil); err != nil {
 			return err
 		}
-		m.acct.log().Warn("mended", "mailbox", m.Name(), "file", listFile, "before", aside)
 	}
 	if list.damaged || r.dropped() {
 		rewrite = true
@@ -619,11 +624,11 @@ func (m *Mailbox) apply(c *change) {
 // readList reads dovecot-uidlist; nil where there is none. One that can't be used counts as none;
 // under the lock it is set aside under another name, never deleted.
 func (m *Mailbox) readList(underLock bool) (*uidlist, listState, error) {
-	f, err := m.control.open(listFile)
+	f, err := m.control.openFile(listFile)
 	if notExist(err) {
 		return nil, listState{}, nil
 	} else if err != nil {
-		return nil, listState{}, err
+		return nil, listState{}, m.unusable(err, underLock)
 	}
 	defer f.Close()
 	return m.parseList(f, underLock)
@@ -641,11 +646,11 @@ func (m *Mailbox) readNews(underLock bool) (*uidlist, listState, error) {
 		list.size = known.end
 		return list, known, nil
 	}
-	f, err := m.control.open(listFile)
+	f, err := m.control.openFile(listFile)
 	if notExist(err) {
 		return nil, listState{}, nil
 	} else if err != nil {
-		return nil, listState{}, err
+		return nil, listState{}, m.unusable(err, underLock)
 	}
 	defer f.Close()
 	st, err := statFile(f)
@@ -684,36 +689,33 @@ func (m *Mailbox) parseList(f *os.File, underLock bool) (*uidlist, listState, er
 		return nil, listState{}, err
 	}
 	list, problems, err := parseUIDList(text.String())
-	for i, p := range problems {
-		if list.damaged && !underLock {
-			break // it will be read again, under the lock, and mended
-		}
-		if i == 10 {
-			m.acct.log().Warn("more of the same", "mailbox", m.Name(), "file", listFile, "problems", len(problems))
-			break
-		}
-		m.acct.log().Warn("line left out", "mailbox", m.Name(), "err", p)
+	if err != nil {
+		return nil, listState{}, m.unusable(err, underLock)
 	}
-	var fe *FormatError
-	if errors.As(err, &fe) && !underLock {
-		return nil, listState{}, nil
-	} else if errors.As(err, &fe) {
-		aside := brokenName()
-		m.acct.log().Error("set aside and made anew", "mailbox", m.Name(), "err", err, "as", aside)
-		if err := m.control.rename(listFile, aside); err != nil && !notExist(err) {
-			return nil, listState{}, err
-		}
-		return nil, listState{}, nil
-	} else if err != nil {
-		return nil, listState{}, err
+	if underLock || !list.damaged { // else it will be read again, under the lock, and mended
+		logProblems(m.log(), problems)
 	}
 	return list, listState{st, list.size}, nil
 }
 
-// brokenName is under what name a damaged list is kept.
-func brokenName() string {
-	return listFile + ".broken-" + time.Now().UTC().Format("20060102T150405.000000")
+// unusable is what becomes of a list that can't be used: it counts as none, and under the lock it is set aside,
+// to be made anew. Other errors stay.
+func (m *Mailbox) unusable(err error, underLock bool) error {
+	if _, ok := errors.AsType[*FormatError](err); !ok || !underLock {
+		if ok {
+			return nil
+		}
+		return err
+	}
+	aside, aerr := m.control.setAside(listFile)
+	if aerr != nil && !notExist(aerr) {
+		return aerr
+	}
+	m.log().Error("set aside and made anew", "err", err, "as", aside)
+	return nil
 }
+
+func (m *Mailbox) log() *slog.Logger { return m.acct.log().With("mailbox", m.Name()) }
 
 // A listState says how dovecot-uidlist was when all of it was known.
 type listState struct {
@@ -753,9 +755,12 @@ func (m *Mailbox) appendList(records []byte) error {
 		}
 	}
 	if end < st.size {
+		tail := make([]byte, min(st.size-end, 300))
+		f.ReadAt(tail, end) // for the log
 		if err := f.Truncate(end); err != nil {
 			return err
 		}
+		m.log().Warn("cut off a last line without its end", "file", listFile, "bytes", st.size-end, "text", string(tail))
 	}
 	if _, err := f.Write(records); err != nil {
 		if st, serr := statFile(f.File); serr != nil || st.size > end { // who watches would hear of it for nothing
@@ -791,18 +796,40 @@ func (m *Mailbox) replaceFile(name, tmp string, content []byte) error {
 	return m.control.writeFile(name, tmp, content, st.access())
 }
 
-// readKeywords reads dovecot-keywords; none where there is no such file.
-func (m *Mailbox) readKeywords() (keywords, error) {
-	f, err := m.control.open(keysFile)
-	if notExist(err) {
-		return keywords{}, nil
+// readKeywords reads dovecot-keywords, and what is wrong there; none where there is no such file.
+func (m *Mailbox) readKeywords() (keywords, []*FormatError, error) {
+	f, err := m.control.openFile(keysFile)
+	if fe, ok := errors.AsType[*FormatError](err); ok {
+		return keywords{}, []*FormatError{fe}, nil
+	} else if notExist(err) {
+		return keywords{}, nil, nil
 	} else if err != nil {
-		return keywords{}, err
+		return keywords{}, nil, err
 	}
 	defer f.Close()
-	k, problems := parseKeywords(f)
-	for _, p := range problems {
-		m.acct.log().Debug("line left out", "mailbox", m.Name(), "err", p)
+	return parseKeywords(f)
+}
+
+// writeKeywords replaces dovecot-keywords. Where problems were found in it, it is set aside. It runs under the lock.
+func (m *Mailbox) writeKeywords(k *keywords, problems []*FormatError) error {
+	if len(problems) > 0 {
+		if err := mend(m.log(), m.control, keysFile, problems); err != nil {
+			return err
+		}
 	}
-	return k, nil
+	st, err := m.d.stat("")
+	if err != nil {
+		return err
+	}
+	return writeKeywords(m.control, k, st.access())
+}
+
+// mendKeywords writes dovecot-keywords anew if something is wrong there: Dovecot leaves out more of it. It runs under the
+// lock.
+func (m *Mailbox) mendKeywords() error {
+	k, problems, err := m.readKeywords()
+	if err != nil || len(problems) == 0 {
+		return err
+	}
+	return m.writeKeywords(&k, problems)
 }

@@ -64,7 +64,7 @@ func (r uidRecord) withField(key byte, value string) uidRecord {
 // parseUIDList reads a uidlist. A record that is wrong is left out and told among the problems,
 // and takes no other one with it; but of records with the same UID nobody knows which is right, and
 // one message under another's UID is worse than two that get new ones. A last line without its end is not there yet. The error is a
-// *FormatError where the header can't be read.
+// *FormatError where the header can't be read, or where no UID is left to be given.
 //
 // The records are cut from text: who keeps a part of them copies it.
 func parseUIDList(text string) (*uidlist, []*FormatError, error) {
@@ -81,17 +81,22 @@ func parseUIDList(text string) (*uidlist, []*FormatError, error) {
 	var problems []*FormatError
 	sorted := true
 	var highest imap.UID
+	left := 0 // lines left out: each may have been a record, with a UID above all others
 	for line := 2; rest != ""; line++ {
 		var s string
 		s, rest, _ = strings.Cut(rest, "\n")
 		rec, reason := l.parseRecord(s)
 		if reason != "" {
 			problems = append(problems, &FormatError{listFile, line, reason})
+		}
+		if rec.base == "" {
+			left++
 			continue
 		}
 		if rec.uid <= highest {
 			problems = append(problems, &FormatError{listFile, line, fmt.Sprintf("UID %d after %d", rec.uid, highest)})
 			sorted = false
+			left++
 		}
 		highest = max(highest, rec.uid)
 		l.records = append(l.records, rec)
@@ -104,9 +109,12 @@ func parseUIDList(text string) (*uidlist, []*FormatError, error) {
 		l.records = slices.DeleteFunc(l.records, func(rec uidRecord) bool { return uses[rec.uid] > 1 })
 		slices.SortFunc(l.records, func(a, b uidRecord) int { return cmp.Compare(a.uid, b.uid) })
 	}
-	if len(problems) > 0 {
-		l.damaged = true
-		l.next = max(l.next, l.nextUID()+imap.UID(len(problems))) // each may have been a record, with a UID above all others
+	l.damaged = len(problems) > 0
+	if uint64(l.nextUID())+uint64(left) >= maxUID {
+		return nil, nil, &FormatError{listFile, 1, "no UID is left to be given"}
+	}
+	if left > 0 {
+		l.next = l.nextUID() + imap.UID(left)
 	}
 	return l, append(problems, l.dropRepeated()...), nil
 }
@@ -157,7 +165,10 @@ func (l *uidlist) parseHeader(s string) error {
 		return bad("no header")
 	}
 	number := func(s string) uint32 {
-		n, _ := strconv.ParseUint(s, 10, 32) // 0 is refused below
+		n, err := strconv.ParseUint(s, 10, 32)
+		if err != nil {
+			return 0 // which is refused below
+		}
 		return uint32(n)
 	}
 	switch fields[0] {
@@ -193,11 +204,18 @@ func (l *uidlist) parseHeader(s string) error {
 	return nil
 }
 
-// parseRecord reads one line; reason says what is wrong with it.
+// maxUID is no UID any more.
+const maxUID = 1<<32 - 1
+
+// parseRecord reads one line; reason says what is wrong with it. Of a line that can't be used there is no base.
 func (l *uidlist) parseRecord(s string) (rec uidRecord, reason string) {
+	s, crlf := strings.CutSuffix(s, "\r")
+	if crlf {
+		reason = "ends in CRLF"
+	}
 	number, rest, _ := strings.Cut(s, " ")
 	uid, err := strconv.ParseUint(number, 10, 32)
-	if err != nil || uid == 0 || uid == 1<<32-1 {
+	if err != nil || uid == 0 || uid == maxUID {
 		return rec, fmt.Sprintf("%.20q is no UID", number)
 	}
 	rec.uid = imap.UID(uid)
@@ -208,11 +226,33 @@ func (l *uidlist) parseRecord(s string) (rec uidRecord, reason string) {
 	} else if i := strings.Index(rest, " :"); i >= 0 {
 		rec.fields, rec.base = rest[:i], rest[i+2:]
 	}
+	if fields, bad := knownKeys(rec.fields); bad != "" { // for Dovecot, too
+		rec.fields, reason = fields, fmt.Sprintf("%.20q is no field of UID %d", bad, uid)
+	}
 	rec.base, _ = splitName(rec.base)
 	if !listedName(rec.base) {
-		return rec, fmt.Sprintf("no file name for UID %d", uid)
+		rec.base, reason = "", fmt.Sprintf("no file name for UID %d", uid)
 	}
-	return rec, ""
+	return rec, reason
+}
+
+// knownKeys leaves out fields that have no capital letter, and returns one of them.
+func knownKeys(fields string) (known, bad string) {
+	if fields == "" {
+		return "", ""
+	}
+	all := strings.Split(fields, " ")
+	good := slices.DeleteFunc(all, func(f string) bool {
+		ok := f != "" && 'A' <= f[0] && f[0] <= 'Z' && !strings.ContainsAny(f, "\r\x00")
+		if !ok {
+			bad = f + " " // so that it is not empty
+		}
+		return !ok
+	})
+	if bad == "" {
+		return fields, ""
+	}
+	return strings.Join(good, " "), bad
 }
 
 // nextUID is a UID that was never given to a message. The header alone does not tell: it stays as

@@ -16,9 +16,17 @@ const validityFile = "dovecot-uidvalidity"
 // the name of an empty file, "dovecot-uidvalidity.<8 hex digits>": whoever renames it to the next
 // number has that number. The file without a suffix holds the number too (Dovecot
 // mailbox-uidvalidity.c). Without a counter it starts at the time, in seconds since 1970.
-func nextUIDValidity(d *dir, a access) (uint32, error) {
+func (a *Account) nextUIDValidity() (uint32, error) {
+	d := a.control.root
+	acc, err := a.mail.access()
+	if err != nil {
+		return 0, err
+	}
 	for range 100 {
 		last, err := lastUIDValidity(d)
+		if fe, ok := errors.AsType[*FormatError](err); ok {
+			err = mend(a.log(), d, validityFile, []*FormatError{fe})
+		}
 		if err != nil {
 			return 0, err
 		}
@@ -43,7 +51,7 @@ func nextUIDValidity(d *dir, a access) (uint32, error) {
 		}
 		// After the power went, the number must not be handed out again. Nobody holds a lock: who has another
 		// number has another temporary file.
-		return next, d.writeFile(validityFile, fmt.Sprintf("imapmaildir.uidvalidity.%08x", next), fmt.Appendf(nil, "%08x", next), a)
+		return next, d.writeFile(validityFile, fmt.Sprintf("imapmaildir.uidvalidity.%08x", next), fmt.Appendf(nil, "%08x", next), acc)
 	}
 	return 0, fmt.Errorf("%s/%s: the counter does not stand still", d.f.Name(), validityFile)
 }
@@ -51,7 +59,8 @@ func nextUIDValidity(d *dir, a access) (uint32, error) {
 func suffixed(v uint32) string { return fmt.Sprintf("%s.%08x", validityFile, v) }
 
 // lastUIDValidity is the highest number that was handed out, or 0. Where only the file without a
-// suffix is left, the counter is made again from it.
+// suffix is left, the counter is made again from it. Where that has another form, the error is a *FormatError beside
+// the number.
 func lastUIDValidity(d *dir) (uint32, error) {
 	f, err := d.openat(".", 0, 0)
 	if err != nil {
@@ -65,28 +74,28 @@ func lastUIDValidity(d *dir) (uint32, error) {
 	var last uint32
 	for _, name := range names {
 		if hex, ok := strings.CutPrefix(name, validityFile+"."); ok && len(hex) == 8 {
-			if v, err := strconv.ParseUint(hex, 16, 32); err == nil {
+			if v, err := strconv.ParseUint(hex, 16, 32); err == nil && v < maxUID {
 				last = max(last, uint32(v))
 			}
 		}
 	}
-	if last != 0 {
-		return last, nil
-	}
-	g, err := d.open(validityFile)
+	g, err := d.openFile(validityFile)
 	if notExist(err) {
-		return 0, nil
+		return last, nil
 	} else if err != nil {
-		return 0, err
+		return last, err
 	}
 	defer g.Close()
 	b, err := io.ReadAll(io.LimitReader(g, 16))
 	if err != nil {
-		return 0, err
+		return last, err
 	}
 	v, err := strconv.ParseUint(strings.TrimSpace(string(b)), 16, 32)
-	if err != nil || v == 0 {
-		return 0, nil
+	if err != nil || v == 0 || v >= maxUID {
+		return last, &FormatError{validityFile, 1, fmt.Sprintf("%q is no UIDVALIDITY", b)}
+	}
+	if last != 0 {
+		return last, nil
 	}
 	h, err := d.createAs(suffixed(uint32(v)), 0o444, -1)
 	if err == nil {
