@@ -39,7 +39,7 @@ func (s *Session) List(w *imapserver.ListWriter, ref string, patterns []string, 
 	if len(patterns) == 0 || len(patterns) == 1 && patterns[0] == "" { // RFC 9051 6.3.9: asks for the separator
 		return w.WriteList(&imap.ListData{Attrs: []imap.MailboxAttr{imap.MailboxAttrNoSelect}, Delim: sep})
 	}
-	names, err := s.names()
+	names, err := s.names(lsub || options.SelectSubscribed)
 	if err != nil {
 		return err
 	}
@@ -85,15 +85,18 @@ func matchList(ref, pattern, name string, sep rune) bool {
 	return policy.Match(strings.TrimPrefix(pattern, string(sep)), name, sep)
 }
 
-// names are all names: those of mailboxes, those above them, and those subscribed.
-func (s *Session) names() ([]*name, error) {
+// names are all names: those of mailboxes, those above them, and those subscribed. If these can't be known, it fails
+// where they are what was asked for.
+func (s *Session) names(subscribed bool) ([]*name, error) {
 	entries, err := s.acct.List()
 	if err != nil {
 		return nil, err
 	}
 	subscriptions, err := s.acct.Subscriptions()
-	if err != nil {
+	if err != nil && subscribed {
 		return nil, err
+	} else if err != nil {
+		s.log.Warn("subscriptions for LIST", "err", err)
 	}
 	byName := make(map[string]*name, len(entries)+len(subscriptions))
 	var names []*name

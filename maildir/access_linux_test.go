@@ -61,7 +61,7 @@ func TestUnreadableFiles(t *testing.T) {
 	for _, name := range []string{listFile, keysFile, subsFile} {
 		t.Run(name, func(t *testing.T) {
 			r := newDamagedRoot(t, map[string]string{"cur/1000.a:2,a": "a\n", listFile: goodList, keysFile: "0 Work\n", subsFile: "V\t2\n\na\n"})
-			for _, part := range []string{"", "cur", "new", "tmp"} {
+			for _, part := range []string{"../..", "..", "", "cur", "new", "tmp"} {
 				os.Chmod(filepath.Join(r.path, part), 0o777)
 			}
 			for _, other := range []string{listFile, keysFile, subsFile} {

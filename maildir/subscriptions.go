@@ -1,6 +1,7 @@
 package maildir
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -18,6 +19,7 @@ const subsFile = "subscriptions"
 type subscriptions struct {
 	version int
 	names   []string // storage names, in the file's order
+	odd     bool     // the file spells them as encode does not, and maybe Dovecot can't read it
 }
 
 // parseSubscriptions reads the file; an empty one counts as version 2. Lines that can be no name are told and left
@@ -63,6 +65,7 @@ func parseSubscriptions(r io.Reader, sep string) (s *subscriptions, problems []*
 		}
 		s.add(line)
 	}
+	s.odd = !bytes.Equal(b, s.encode(sep))
 	return s, problems, nil
 }
 
@@ -141,7 +144,7 @@ func (a *Account) updateSubscriptions(ctx context.Context, change func(*subscrip
 	s, problems, err := a.readSubscriptions()
 	if err == nil {
 		old := slices.Clone(s.names)
-		if change(s); slices.Equal(old, s.names) {
+		if change(s); slices.Equal(old, s.names) && !s.odd && len(problems) == 0 {
 			return l.unlock()
 		}
 		_, err = l.f.Write(s.encode(a.opts.storageSeparator()))
