@@ -111,22 +111,26 @@ func (r *damagedRoot) wantAside(file string, was bool, log string) {
 const (
 	someGUID     = "0123456789abcdef0123456789abcdef"
 	someValidity = 1700000000
+	allUIDs      = "1000.a=5 1001.b=6 1002.c=7" // with the good list
+	newUIDs      = "1000.a=1 1001.b=2 1002.c=3" // with none
 	goodList     = "3 V1700000000 N10 G" + someGUID + "\n5 :1000.a\n6 :1001.b\n7 :1002.c\n"
 )
 
-// What becomes of a dovecot-uidlist with each mistake, for a process that starts.
-func TestDamagedUIDList(t *testing.T) {
+// A listDamage is one mistake, and what becomes of it.
+type listDamage struct {
+	name  string
+	text  string
+	make  func(t *testing.T, path string) // instead of text
+	want  string                          // the UIDs
+	aside bool                            // it is set aside
+	log   string                          // what the log says of it
+	keeps string                          // what the file says afterwards
+}
+
+func damagedLists() []listDamage {
 	instead := func(old, now string) string { return strings.Replace(goodList, old, now, 1) }
-	const all, anew = "1000.a=5 1001.b=6 1002.c=7", "1000.a=1 1001.b=2 1002.c=3"
-	for _, c := range []struct {
-		name  string
-		text  string
-		make  func(t *testing.T, path string) // instead of text
-		want  string                          // the UIDs
-		aside bool                            // it is set aside
-		log   string                          // what the log says of it
-		keeps string                          // what the file says afterwards
-	}{
+	const all, anew = allUIDs, newUIDs
+	return []listDamage{
 		{name: "good", text: goodList, want: all},
 		{name: "version 1", text: "1 1700000000 10\n5 1000.a\n6 1001.b:2,S\n7 1002.c\n", want: all, keeps: `^3 V1700000000 N10 G`},
 		{name: "version 1 without next UID", text: "1 1700000000\n5 1000.a\n", want: anew, aside: true, log: "line 1: header of version 1"},
@@ -184,7 +188,12 @@ func TestDamagedUIDList(t *testing.T) {
 			os.Symlink("dovecot-uidlist2", path)
 		}, want: anew, aside: true, log: "uidlist: is a symlink"},
 		{name: "a pipe", make: func(t *testing.T, path string) { unix.Mkfifo(path, 0o600) }, want: anew, aside: true, log: "uidlist: is neither file"},
-	} {
+	}
+}
+
+// What becomes of a dovecot-uidlist with each mistake, for a process that starts.
+func TestDamagedUIDList(t *testing.T) {
+	for _, c := range damagedLists() {
 		t.Run(c.name, func(t *testing.T) {
 			r := newDamagedRoot(t, map[string]string{"cur/1000.a:2,": "a\n", "cur/1001.b:2,": "b\n", "cur/1002.c:2,": "c\n"})
 			if strings.Contains(c.want, "1003.d e") {
@@ -209,7 +218,7 @@ func TestDamagedUIDList(t *testing.T) {
 				if got := strings.Join(uids, " "); got != c.want {
 					t.Fatalf("look %d: UIDs are %s, not %s\n%s", i, got, c.want, r.log.String())
 				}
-				if (s.UIDValidity == someValidity) != (c.want != anew) || validity != 0 && s.UIDValidity != validity {
+				if (s.UIDValidity == someValidity) != (c.want != newUIDs) || validity != 0 && s.UIDValidity != validity {
 					t.Errorf("look %d: UIDVALIDITY %d", i, s.UIDValidity)
 				}
 				validity = s.UIDValidity
@@ -233,17 +242,19 @@ func TestDamagedUIDList(t *testing.T) {
 	}
 }
 
-// What becomes of dovecot-keywords with each mistake. Two messages have the letters a and b.
-func TestDamagedKeywords(t *testing.T) {
-	for _, c := range []struct {
-		name  string
-		text  string
-		make  func(t *testing.T, path string)
-		want  string // flags of the two
-		aside bool
-		log   string
-		after string // the file, with a new keyword
-	}{
+// A keywordDamage is one mistake, and what becomes of it.
+type keywordDamage struct {
+	name  string
+	text  string
+	make  func(t *testing.T, path string)
+	want  string // flags of the two
+	aside bool
+	log   string
+	after string // the file, with a new keyword
+}
+
+func damagedKeywords() []keywordDamage {
+	return []keywordDamage{
 		{name: "good", text: "0 Work\n1 Home\n", want: "Work|Home", after: "0 Work\n1 Home\n2 new\n"},
 		{name: "a hole", text: "1 Home\n", want: "|Home", after: "1 Home\n2 new\n"},
 		{name: "26", text: "26 Work\n1 Home\n", want: "|Home", aside: true, log: "keywords line 1: .*names no letter", after: "1 Home\n2 new\n"},
@@ -268,7 +279,12 @@ func TestDamagedKeywords(t *testing.T) {
 			os.WriteFile(path, []byte("0 Work\n"), 0o600)
 			os.Truncate(path, maxFile+1)
 		}, want: "|", aside: true, log: "keywords: has 1073741825 bytes", after: "2 new\n"},
-	} {
+	}
+}
+
+// What becomes of dovecot-keywords with each mistake. Two messages have the letters a and b.
+func TestDamagedKeywords(t *testing.T) {
+	for _, c := range damagedKeywords() {
 		t.Run(c.name, func(t *testing.T) {
 			r := newDamagedRoot(t, map[string]string{"cur/1000.a:2,a": "a\n", "cur/1001.b:2,b": "b\n", listFile: goodList})
 			if c.make != nil {
@@ -307,18 +323,20 @@ func TestDamagedKeywords(t *testing.T) {
 	}
 }
 
-// What becomes of subscriptions with each mistake, when a name is added.
-func TestDamagedSubscriptions(t *testing.T) {
-	for _, c := range []struct {
-		name  string
-		text  string
-		make  func(t *testing.T, path string)
-		want  string // the names
-		err   string // why they can't be known
-		aside bool
-		log   string
-		after string // the file
-	}{
+// A subscriptionDamage is one mistake, and what becomes of it.
+type subscriptionDamage struct {
+	name  string
+	text  string
+	make  func(t *testing.T, path string)
+	want  string // the names
+	err   string // why they can't be known
+	aside bool
+	log   string
+	after string // the file
+}
+
+func damagedSubscriptions() []subscriptionDamage {
+	return []subscriptionDamage{
 		{name: "version 1", text: "a\nb.c\n", want: "a b.c", after: "a\nb.c\nnew\n"},
 		{name: "version 2", text: "V\t2\n\na\nb\tc\n", want: "a b.c", after: "V\t2\n\na\nb\tc\nnew\n"},
 		{name: "version 2 with escapes", text: "V\t2\n\na\x01tb\tc\x011\n", want: "a\tb.c\x01", after: "V\t2\n\na\x01tb\tc\x011\nnew\n"},
@@ -340,7 +358,12 @@ func TestDamagedSubscriptions(t *testing.T) {
 			log: "subscriptions: is a directory", after: "V\t2\n\nnew\n"},
 		{name: "a symlink", make: func(t *testing.T, path string) { os.Symlink("elsewhere", path) }, want: "", aside: true,
 			log: "subscriptions: is a symlink", after: "V\t2\n\nnew\n"},
-	} {
+	}
+}
+
+// What becomes of subscriptions with each mistake, when a name is added.
+func TestDamagedSubscriptions(t *testing.T) {
+	for _, c := range damagedSubscriptions() {
 		t.Run(c.name, func(t *testing.T) {
 			r := newDamagedRoot(t, nil)
 			if c.make != nil {

@@ -120,6 +120,9 @@ func TestUIDListBadLines(t *testing.T) {
 func FuzzUIDList(f *testing.F) {
 	f.Add([]byte("3 V7 N12 G0123456789abcdef0123456789abcdef\n1 S5 :a\n3 :b\n"))
 	f.Add([]byte("1 99 5\n2 x:2,S\n"))
+	for _, c := range damagedLists() {
+		f.Add([]byte(c.text))
+	}
 	f.Fuzz(func(t *testing.T, b []byte) {
 		l, _, err := parseUIDList(string(b))
 		if err != nil {
@@ -143,6 +146,9 @@ func FuzzUIDList(f *testing.F) {
 
 func FuzzKeywords(f *testing.F) {
 	f.Add([]byte("0 $Work\n1 Personal\n25 z\n1 again\n2 personal\nx y\n"))
+	for _, c := range damagedKeywords() {
+		f.Add([]byte(c.text))
+	}
 	f.Fuzz(func(t *testing.T, b []byte) {
 		k, _, _ := parseKeywords(bytes.NewReader(b))
 		again, problems, _ := parseKeywords(bytes.NewReader(k.encode()))
@@ -155,6 +161,9 @@ func FuzzKeywords(f *testing.F) {
 func FuzzSubscriptions(f *testing.F) {
 	f.Add([]byte("V\t2\n\nFoo\tbar\nEntw&APw-rfe\n"))
 	f.Add([]byte("Foo.bar\ninbox\n"))
+	for _, c := range damagedSubscriptions() {
+		f.Add([]byte(c.text))
+	}
 	f.Fuzz(func(t *testing.T, b []byte) {
 		s, _, err := parseSubscriptions(bytes.NewReader(b), ".")
 		if err != nil {
