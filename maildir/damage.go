@@ -17,7 +17,7 @@ import (
 const maxFile = 1 << 30
 
 // openFile opens a file of Dovecot's for reading. The error is a *FormatError where something else is in its
-// place, which can be set aside.
+// place, which can be kept under another name.
 func (d *dir) openFile(name string) (*os.File, error) {
 	f, err := d.open(name)
 	if errors.Is(err, unix.ELOOP) || errors.Is(err, unix.ENXIO) {
@@ -43,52 +43,52 @@ func (d *dir) openFile(name string) (*os.File, error) {
 	return f, nil
 }
 
-// setAside keeps what is under a name under another one too, and returns that: the caller, who holds the lock, is about
+// keepBroken keeps what is under a name under another one too, and returns that: the caller, who holds the lock, is about
 // to replace it. What can't be replaced, since it is no file, is only there then. Nothing is lost if that
 // fails, nor if the caller does, and what he tries again is kept once.
-func (d *dir) setAside(name string) (aside string, err error) {
+func (d *dir) keepBroken(name string) (kept string, err error) {
 	st, err := d.stat(name)
 	if err != nil {
 		return "", err
 	}
 	if st.nlink > 1 {
-		if aside, err := d.asideOf(name, st.id); aside != "" || err != nil {
-			return aside, err
+		if kept, err := d.keptBroken(name, st.id); kept != "" || err != nil {
+			return kept, err
 		}
 	}
 	at := name + brokenSuffix + time.Now().UTC().Format("20060102T150405")
 	for n := 1; ; n++ {
-		aside = at
+		kept = at
 		if n > 1 {
-			aside = fmt.Sprintf("%s-%d", at, n)
+			kept = fmt.Sprintf("%s-%d", at, n)
 		}
 		if st.mode.IsRegular() {
-			err = d.linkTo(name, d, aside)
+			err = d.linkTo(name, d, kept)
 			if cannotLink(err) {
-				err = d.copyTo(name, aside, st)
+				err = d.copyTo(name, kept, st)
 			}
 		} else {
-			err = d.renameFresh(name, d, aside)
+			err = d.renameFresh(name, d, kept)
 		}
 		if !errors.Is(err, fs.ErrExist) {
-			return aside, err
+			return kept, err
 		}
 	}
 }
 
-// brokenSuffix is before the time at which a file was set aside.
+// brokenSuffix is before the time at which a file was kept.
 const brokenSuffix = ".broken-"
 
-// asideOf finds the name under which a file is set aside already.
-func (d *dir) asideOf(name string, id fileID) (aside string, err error) {
+// keptBroken finds the name under which a file is kept already.
+func (d *dir) keptBroken(name string, id fileID) (kept string, err error) {
 	err = eachName(d, ".", func(other string) {
 		if strings.HasPrefix(other, name+brokenSuffix) {
 			if st, err := d.stat(other); err == nil && st.id == id {
-				aside = other
+				kept = other
 			}
 		}
 	})
-	return aside, err
+	return kept, err
 }
 
 // copyTo copies a file, where there are no links.
@@ -115,13 +115,13 @@ func (d *dir) copyTo(name, to string, st fileStat) error {
 	return err
 }
 
-// mend is before a file is written anew without what is wrong with it: it logs what that is, sets the file
-// aside, and logs where. It runs under the lock.
+// mend is before a file is written anew without what is wrong with it: it logs what that is, keeps the file
+// as it was, and logs where. It runs under the lock.
 func mend(log *slog.Logger, d *dir, name string, problems []*FormatError) error {
 	logProblems(log, problems)
-	aside, err := d.setAside(name)
+	kept, err := d.keepBroken(name)
 	if err == nil {
-		log.Warn("mended", "file", name, "before", aside)
+		log.Warn("mended", "file", name, "before", kept)
 	}
 	return err
 }

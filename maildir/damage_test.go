@@ -11,6 +11,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/emersion/go-imap/v2"
@@ -21,7 +22,23 @@ import (
 type damagedRoot struct {
 	t    *testing.T
 	path string
-	log  bytes.Buffer
+
+	mu  sync.Mutex // guards log: a look may be made on another goroutine
+	log bytes.Buffer
+}
+
+// Write adds to the log.
+func (r *damagedRoot) Write(p []byte) (int, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.log.Write(p)
+}
+
+// said is what was logged.
+func (r *damagedRoot) said() string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.log.String()
 }
 
 // newDamagedRoot makes a root with files in it, by their paths.
@@ -46,6 +63,15 @@ func (r *damagedRoot) write(name, text string) {
 	}
 }
 
+// replace is write for a file that may be looked at meanwhile.
+func (r *damagedRoot) replace(name, text string) {
+	r.t.Helper()
+	r.write(name+".x", text)
+	if err := os.Rename(filepath.Join(r.path, name+".x"), filepath.Join(r.path, name)); err != nil {
+		r.t.Fatal(err)
+	}
+}
+
 func (r *damagedRoot) read(name string) string {
 	b, err := os.ReadFile(filepath.Join(r.path, name))
 	if err != nil {
@@ -57,7 +83,7 @@ func (r *damagedRoot) read(name string) string {
 // start opens the account as a new process does.
 func (r *damagedRoot) start() *Account {
 	r.t.Helper()
-	a, err := Open(r.path, &Options{Logger: slog.New(slog.NewTextHandler(&r.log, nil))})
+	a, err := Open(r.path, &Options{Logger: slog.New(slog.NewTextHandler(r, nil))})
 	if err != nil {
 		r.t.Fatal(err)
 	}
@@ -100,11 +126,11 @@ func (r *damagedRoot) wantAside(file string, was bool, log string) {
 		r.t.Errorf("set aside are %q", asides)
 	case was && (len(asides) != 1 || !strings.HasPrefix(asides[0], file+brokenSuffix)):
 		r.t.Errorf("set aside are %q, not %s", asides, file)
-	case was && !strings.Contains(r.log.String(), asides[0]):
-		r.t.Errorf("the log does not say that there is %s:\n%s", asides[0], r.log.String())
+	case was && !strings.Contains(r.said(), asides[0]):
+		r.t.Errorf("the log does not say that there is %s:\n%s", asides[0], r.said())
 	}
-	if !regexp.MustCompile(log).MatchString(r.log.String()) {
-		r.t.Errorf("the log does not say %q:\n%s", log, r.log.String())
+	if !regexp.MustCompile(log).MatchString(r.said()) {
+		r.t.Errorf("the log does not say %q:\n%s", log, r.said())
 	}
 }
 
@@ -216,7 +242,7 @@ func TestDamagedUIDList(t *testing.T) {
 					uids = append(uids, fmt.Sprintf("%s=%d", msg.Key(), msg.UID))
 				}
 				if got := strings.Join(uids, " "); got != c.want {
-					t.Fatalf("look %d: UIDs are %s, not %s\n%s", i, got, c.want, r.log.String())
+					t.Fatalf("look %d: UIDs are %s, not %s\n%s", i, got, c.want, r.said())
 				}
 				if (s.UIDValidity == someValidity) != (c.want != newUIDs) || validity != 0 && s.UIDValidity != validity {
 					t.Errorf("look %d: UIDVALIDITY %d", i, s.UIDValidity)
@@ -310,7 +336,7 @@ func TestDamagedKeywords(t *testing.T) {
 				t.Errorf("set aside is %q", r.read(asides[0]))
 			}
 			a := r.start()
-			defer a.Close()
+			t.Cleanup(func() { a.Close() }) // after the mailbox
 			inbox := open(t, a, "INBOX", RefOptions{})
 			if _, err := inbox.Store(t.Context(), []imap.UID{5}, imap.StoreFlagsAdd, []imap.Flag{"new"}); err != nil {
 				t.Fatal(err)
@@ -453,22 +479,27 @@ func TestDamagedUIDValidity(t *testing.T) {
 func TestSetAside(t *testing.T) {
 	r := newDamagedRoot(t, map[string]string{"cur/1000.a:2,": "a\n"})
 	a := r.start()
-	defer a.Close()
+	t.Cleanup(func() { a.Close() }) // after the mailboxes
 	inbox := open(t, a, "INBOX", RefOptions{})
+	setFault := func(fault func(op string, paths ...string) error) {
+		inbox.disk.Lock() // it may be looking
+		defer inbox.disk.Unlock()
+		inbox.d.fault = fault
+	}
 	var want []string
 	for i := range 5 {
 		text := fmt.Sprintf("garbage %d\n", i)
 		want = append(want, text)
-		r.write(listFile+".x", text)
-		os.Rename(filepath.Join(r.path, listFile+".x"), filepath.Join(r.path, listFile))
-		for _, op := range []string{"link", "create"} { // "create": the lock and the new list
-			a.root.fault = func(o string, paths ...string) error {
+		for j, op := range []string{"link", "create"} { // "create": the new list
+			setFault(func(o string, paths ...string) error {
 				if o == op && strings.Contains(filepath.Base(paths[0]), listFile) && !strings.HasSuffix(paths[0], ".lock") {
 					return unix.ENOSPC
 				}
 				return nil
+			})
+			if j == 0 { // not before, since it may be looked at any time
+				r.replace(listFile, text)
 			}
-			inbox.d.fault = a.root.fault
 			for range 3 {
 				inbox.Sync(t.Context())
 				if got := r.read(listFile); got != text {
@@ -476,7 +507,7 @@ func TestSetAside(t *testing.T) {
 				}
 			}
 		}
-		a.root.fault, inbox.d.fault = nil, nil
+		setFault(nil)
 		if s := resync(t, inbox); len(s.Messages) != 1 {
 			t.Fatalf("there are %d messages", len(s.Messages))
 		}
@@ -491,13 +522,13 @@ func TestSetAside(t *testing.T) {
 	}
 
 	// Where there are no links it is copied.
-	r.write(listFile, "garbage of another system\n")
-	inbox.d.fault = func(op string, paths ...string) error {
+	setFault(func(op string, paths ...string) error {
 		if op == "link" {
 			return unix.EPERM
 		}
 		return nil
-	}
+	})
+	r.replace(listFile, "garbage of another system\n")
 	resync(t, inbox)
 	if asides := r.asides(); len(asides) != 6 || !slices.ContainsFunc(asides, func(name string) bool { return strings.HasPrefix(r.read(name), "garbage of") }) {
 		t.Errorf("set aside are %q", asides)
@@ -525,7 +556,7 @@ func TestNewerProgram(t *testing.T) {
 		r.write(name, text)
 	}
 	a := r.start()
-	defer a.Close()
+	t.Cleanup(func() { a.Close() }) // after the mailboxes
 	inbox := open(t, a, "INBOX", RefOptions{Selected: true})
 	box := open(t, a, "Box", RefOptions{Selected: true})
 	wantDump(t, inbox.Snapshot(), "1; 2")

@@ -28,8 +28,8 @@ func parseKeywords(r io.Reader) (k keywords, problems []*FormatError, err error)
 		wrong := func(reason string) {
 			problems = append(problems, &FormatError{keysFile, line, fmt.Sprintf("%.60q %s", s, reason)})
 		}
-		number, name, _ := strings.Cut(strings.TrimRight(s, "\r\n"), " ")
-		name, _, cut := strings.Cut(name, "\x00")
+		text, _, cut := strings.Cut(strings.TrimSuffix(s, "\n"), "\x00")
+		number, name, _ := strings.Cut(strings.TrimRight(text, "\r"), " ")
 		i, err := strconv.Atoi(number)
 		if err != nil || i < 0 || i >= len(k) || name == "" {
 			wrong("names no letter")

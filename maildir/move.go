@@ -405,7 +405,7 @@ func (m *mover) importKeywords(files map[string]string, named map[string][]strin
 		return err
 	}
 	keys, problems, _ := parseKeywords(strings.NewReader(text)) // a string can be read
-	var used Flags // letters without a name among them
+	var used Flags                                              // letters without a name among them
 	for _, file := range files {
 		used |= parseFlags(path.Base(file))
 	}

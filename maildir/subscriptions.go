@@ -35,6 +35,7 @@ func parseSubscriptions(r io.Reader, sep string) (s *subscriptions, problems []*
 		s.version = 2
 	}
 	n := 0
+	seen := map[string]bool{}
 	for line := range strings.SplitSeq(string(b), "\n") {
 		n++
 		line = strings.TrimRight(line, "\r")
@@ -63,7 +64,10 @@ func parseSubscriptions(r io.Reader, sep string) (s *subscriptions, problems []*
 			}
 			line = strings.Join(parts, sep)
 		}
-		s.add(line)
+		if line = storageINBOX(line); !seen[line] {
+			seen[line] = true
+			s.names = append(s.names, line)
+		}
 	}
 	s.odd = !bytes.Equal(b, s.encode(sep))
 	return s, problems, nil

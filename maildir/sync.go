@@ -622,7 +622,7 @@ func (m *Mailbox) apply(c *change) {
 }
 
 // readList reads dovecot-uidlist; nil where there is none. One that can't be used counts as none;
-// under the lock it is set aside under another name, never deleted.
+// under the lock it is kept under another name, never deleted.
 func (m *Mailbox) readList(underLock bool) (*uidlist, listState, error) {
 	f, err := m.control.openFile(listFile)
 	if notExist(err) {
@@ -698,8 +698,8 @@ func (m *Mailbox) parseList(f *os.File, underLock bool) (*uidlist, listState, er
 	return list, listState{st, list.size}, nil
 }
 
-// unusable is what becomes of a list that can't be used: it counts as none, and under the lock it is set aside,
-// to be made anew. Other errors stay.
+// unusable is what becomes of a list that can't be used: it counts as none, and under the lock it is kept under another
+// name, to be made anew. Other errors stay.
 func (m *Mailbox) unusable(err error, underLock bool) error {
 	if _, ok := errors.AsType[*FormatError](err); !ok || !underLock {
 		if ok {
@@ -707,11 +707,11 @@ func (m *Mailbox) unusable(err error, underLock bool) error {
 		}
 		return err
 	}
-	aside, aerr := m.control.setAside(listFile)
-	if aerr != nil && !notExist(aerr) {
-		return aerr
+	kept, kerr := m.control.keepBroken(listFile)
+	if kerr != nil && !notExist(kerr) {
+		return kerr
 	}
-	m.log().Error("set aside and made anew", "err", err, "as", aside)
+	m.log().Error("set aside and made anew", "err", err, "as", kept)
 	return nil
 }
 
@@ -810,7 +810,7 @@ func (m *Mailbox) readKeywords() (keywords, []*FormatError, error) {
 	return parseKeywords(f)
 }
 
-// writeKeywords replaces dovecot-keywords. Where problems were found in it, it is set aside. It runs under the lock.
+// writeKeywords replaces dovecot-keywords. Where problems were found in it, it is kept as it was, too. It runs under the lock.
 func (m *Mailbox) writeKeywords(k *keywords, problems []*FormatError) error {
 	if len(problems) > 0 {
 		if err := mend(m.log(), m.control, keysFile, problems); err != nil {
