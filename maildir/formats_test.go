@@ -345,12 +345,11 @@ func TestDotlock(t *testing.T) {
 // A number is handed out once, also right after each other and when a file is lost.
 func TestUIDValidity(t *testing.T) {
 	path := t.TempDir()
-	f, err := os.Open(path)
+	a, err := Open(path, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	a := &Account{root: &dir{f: f}}
-	defer a.root.close()
+	defer a.Close()
 	var last uint32
 	for i := range 20 {
 		v, err := a.nextUIDValidity()

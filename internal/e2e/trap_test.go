@@ -59,7 +59,7 @@ func TestTraps(t *testing.T) {
 			}
 		}
 	}
-	if len(rows) < 25 {
+	if len(rows) != 30 {
 		t.Errorf("%d traps", len(rows))
 	}
 }
