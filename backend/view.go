@@ -103,10 +103,12 @@ func (v *view) tell(w *imapserver.UpdateWriter, s *maildir.Snapshot, recent []im
 	if s.Number == v.number && (v.gone == 0 || !allowExpunge) {
 		return nil
 	}
+	var fresh maildir.Flags // those of new keywords: messages may have them, shown without so far
 	if keywords := s.Keywords(); !slices.Equal(keywords, v.keywords) {
 		if err := w.WriteMailboxFlags(mailboxFlags(keywords)); err != nil {
 			return err
 		}
+		fresh = s.FlagsNamed(keywords) &^ s.FlagsNamed(v.keywords)
 		v.keywords = keywords
 	}
 	old := v.msgs
@@ -130,11 +132,11 @@ func (v *view) tell(w *imapserver.UpdateWriter, s *maildir.Snapshot, recent []im
 			return err
 		}
 	}
-	if maildir.StartsWith(v.msgs, old) {
+	if maildir.StartsWith(v.msgs, old) && fresh == 0 {
 		return nil // none has changed
 	}
 	for i, msg := range old {
-		if now := v.msgs[i]; now != msg && now.Flags != msg.Flags {
+		if now := v.msgs[i]; now.Flags != msg.Flags || now.Flags&fresh != 0 {
 			if err := w.WriteMessageFlags(uint32(i+1), now.UID, v.flags(s, now)); err != nil {
 				return err
 			}

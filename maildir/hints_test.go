@@ -424,3 +424,23 @@ func TestCloseDoesNotWait(t *testing.T) {
 	}
 	os.Remove(lock)
 }
+
+// A keyword that is named, and given to a message, after dovecot-keywords was read and before the message is looked at.
+func TestKeywordNamedMeanwhile(t *testing.T) {
+	b := newBox(t, RefOptions{Selected: true}, "cur/1.a:2,", "cur/2.b:2,")
+	b.rename("cur/2.b:2,", "cur/2.b:2,S")
+	var once sync.Once
+	b.w.mu.Lock()
+	b.w.settling = func(string) bool {
+		once.Do(func() {
+			b.must(os.WriteFile(b.path(keysFile), []byte("0 late\n"), 0o600))
+			b.rename("cur/1.a:2,", "cur/1.a:2,a")
+		})
+		return true
+	}
+	b.w.mu.Unlock()
+	s := b.sync()
+	if got := s.IMAPFlags(s.Messages[0].Flags); len(got) != 1 || got[0] != "late" {
+		t.Errorf("its flags are %v", got)
+	}
+}

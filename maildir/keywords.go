@@ -64,6 +64,17 @@ func validKeyword(name string) bool {
 	return true
 }
 
+// named are the flags whose letters have a name.
+func (k *keywords) named() Flags {
+	var f Flags
+	for i, name := range k {
+		if name != "" {
+			f |= keywordFlag(i)
+		}
+	}
+	return f
+}
+
 // find returns the letter of a keyword, from 0, or -1. Case does not matter.
 func (k *keywords) find(name string) int {
 	for i, s := range k {

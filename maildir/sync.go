@@ -434,6 +434,7 @@ func (l *uidlist) forget(files map[string]found) {
 // finish publishes what was read.
 func (m *Mailbox) finish(r *reading) {
 	slices.SortFunc(r.came, func(a, b *Message) int { return cmp.Compare(a.UID, b.UID) })
+	m.nameLetters(r)
 	packNames(append(r.changed, r.came...)) // a message that is in both is packed twice, which is harmless
 	next := &Snapshot{
 		Number:      r.number,
@@ -461,6 +462,19 @@ func (m *Mailbox) finish(r *reading) {
 		}
 	}
 	m.publish(next)
+}
+
+// nameLetters reads dovecot-keywords again, where a file that was found after it was read has a letter that had no name
+// then: names are written first.
+func (m *Mailbox) nameLetters(r *reading) {
+	const letters = 1<<26 - 1
+	unnamed := letters &^ r.keywords.named()
+	if !slices.ContainsFunc(append(r.changed, r.came...), func(msg *Message) bool { return msg.Flags&unnamed != 0 }) {
+		return
+	}
+	if k, err := m.readKeywords(); err == nil { // else the next look reads it
+		r.keywords = k
+	}
 }
 
 // join is the messages of the current snapshot, or of a reading, and those that came. Where there is room
