@@ -1,6 +1,7 @@
 package maildir
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"io/fs"
@@ -797,6 +798,11 @@ func (a *Account) Rename(ctx context.Context, from, to string) error {
 			return err
 		}
 	}
+	unlock, err := a.lockAll(ctx, slices.Collect(maps.Keys(moves)))
+	if err != nil {
+		return err
+	}
+	defer unlock()
 	a.setMoving(moves)
 	defer a.setMoving(nil)
 	if a.opts.Layout == LayoutFS {
@@ -835,6 +841,63 @@ func (a *Account) Rename(ctx context.Context, from, to string) error {
 			}
 		}
 	})
+}
+
+// lockAll takes dovecot-uidlist.lock in mailboxes that are to get other names. Programs that find a mailbox by its path, as
+// Dovecot does, would go on elsewhere in the middle of a change, and could not release their lock.
+func (a *Account) lockAll(ctx context.Context, storages []string) (unlock func(), err error) {
+	dirs := map[fileID]*dir{} // a symlink may lead to one that is among them
+	var held []*dotlock
+	unlock = func() {
+		for _, l := range held {
+			if err := l.unlock(); err != nil {
+				a.log().Warn("unlock", "root", a.Root(), "err", err)
+			}
+		}
+		for _, d := range dirs {
+			d.close()
+		}
+	}
+	for _, s := range storages {
+		d, err := a.openList(s)
+		if err != nil {
+			unlock()
+			return nil, err
+		}
+		st, err := d.stat("")
+		if other := dirs[st.id]; err != nil || other != nil {
+			d.close()
+			if err != nil {
+				unlock()
+				return nil, err
+			}
+			continue
+		}
+		dirs[st.id] = d
+	}
+	for _, id := range slices.SortedFunc(maps.Keys(dirs), func(x, y fileID) int { return cmp.Compare(x.ino, y.ino) }) {
+		st, err := dirs[id].stat("")
+		var l *dotlock
+		if err == nil {
+			l, err = lockDotfile(ctx, dirs[id], listLock, dotlockOptions{
+				guarded: listFile, wait: lockWait, access: st.access(),
+				waiting: func(w LockWait) error {
+					if w.Waited < stuckAfter {
+						return nil
+					}
+					return tellWait(ctx, w)
+				},
+			})
+		}
+		if errors.Is(err, fs.ErrPermission) {
+			continue // nobody changes it
+		} else if err != nil {
+			unlock()
+			return nil, err
+		}
+		held = append(held, l)
+	}
+	return unlock, nil
 }
 
 // setMoving notes which names a RENAME changes, so that who looks meanwhile doesn't take it for another

@@ -57,6 +57,15 @@ func (a *Account) statList(storage string) (fileStat, error) {
 	return t.stat(path.Join(rel, listFile))
 }
 
+// openList opens the directory that a mailbox's dovecot-uidlist and its lock are in.
+func (a *Account) openList(storage string) (*dir, error) {
+	if a.apart() {
+		return a.openControl(storage)
+	}
+	t, rel := a.at(storage)
+	return t.openDir(rel)
+}
+
 // findControl takes the control directory that is there under the mailbox's name by now, and reports whether
 // it is another one than before. Where another program has moved the mailbox and not that, it is moved, too. The
 // caller holds disk.

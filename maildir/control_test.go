@@ -2,9 +2,11 @@ package maildir
 
 import (
 	"context"
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/emersion/go-imap/v2"
@@ -216,4 +218,53 @@ func TestOwnInbox(t *testing.T) {
 			})
 		}
 	}
+}
+
+// A mailbox that another program is changing gets its other name when that has released the lock: it would look for its
+// lock under the old name, and the lock would stay for as long as it lives.
+func TestRenameLocks(t *testing.T) {
+	eachLayout(t, func(t *testing.T, a *Account) {
+		ctx := context.Background()
+		if err := a.Create(ctx, "Box", nil); err != nil {
+			t.Fatal(err)
+		}
+		lockOf := func(name string) string {
+			d, err := a.openList(name)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer d.close()
+			return d.path(listLock)
+		}
+		box, lock := filepath.Join(a.Root(), a.opts.path("Box")), lockOf("Box")
+		if err := os.WriteFile(lock, []byte("1:elsewhere"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		tries, renamed := 0, false
+		fault := func(op string, paths ...string) error {
+			switch {
+			case op == "create" && strings.HasSuffix(paths[0], listLock):
+				if tries++; tries == 2 {
+					os.Remove(lock)
+				}
+			case op == "rename" && paths[0] == box:
+				renamed = true
+				if b, _ := os.ReadFile(lock); string(b) != fmt.Sprintf("%d:%s", os.Getpid(), hostName) {
+					t.Errorf("it is renamed while the lock holds %q", b)
+				}
+			}
+			return nil
+		}
+		a.mail.root.fault, a.control.root.fault = fault, fault
+		if err := a.Rename(ctx, "Box", "Other"); err != nil {
+			t.Fatal(err)
+		}
+		a.mail.root.fault, a.control.root.fault = nil, nil
+		if !renamed || tries != 2 {
+			t.Errorf("renamed: %v, after %d tries", renamed, tries)
+		}
+		if _, err := os.Stat(lockOf("Other")); err == nil {
+			t.Error("the lock is there still")
+		}
+	})
 }

@@ -472,7 +472,7 @@ func (m *Mailbox) nameLetters(r *reading) {
 	if !slices.ContainsFunc(append(r.changed, r.came...), func(msg *Message) bool { return msg.Flags&unnamed != 0 }) {
 		return
 	}
-	if k, err := m.readKeywords(); err == nil { // else the next look reads it
+	if k, _, err := m.readKeywords(); err == nil { // else the next look reads it
 		r.keywords = k
 	}
 }
