@@ -7,7 +7,7 @@ PEERS = dovecot-imapd dovecot-lmtpd postfix maildrop fdm getmail6 procmail isync
 # needs, are only downloaded; tests unpack them where they need them.
 COURIER = courier-imap courier-authlib libcourier-unicode4 libgdbm6 libidn12 libgamin0 gamin
 
-.PHONY: test lint peers fuzz strategies
+.PHONY: test lint peers fuzz strategies coexistence
 
 test: peers lint
 	MAILDIR_PEERS=require go test -race -timeout 20m ./...
@@ -33,6 +33,10 @@ build/courier:
 # The tables in docs/strategies.md.
 strategies: peers
 	MAILDIR_PEERS=require go test ./internal/e2e -run '^TestStrategies' -count 1 -update
+
+# The figures in docs/coexistence.md: eight pairings of servers and programs, five minutes each.
+coexistence: peers
+	MAILDIR_PEERS=require go test ./internal/e2e -run '^TestCoexistence$$' -count 1 -timeout 2h -coexistence 5m -update
 
 fuzz:
 	@for dir in $$(go list -f '{{.Dir}}' ./...); do \

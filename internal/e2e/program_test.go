@@ -22,6 +22,7 @@ import (
 type program struct {
 	*rand.Rand
 	root    string
+	prefix  string // of the names of directories
 	out     *bufio.Writer
 	letters numbering
 	bases   int
@@ -68,12 +69,12 @@ var (
 	passing = []string{"N1", "N2"}
 )
 
-// dirOf is a mailbox's directory, from the root.
-func dirOf(name string) string {
+// dirOf is a mailbox's directory, from the root. prefix is "." in Maildir++, "" in the layout fs.
+func dirOf(prefix, name string) string {
 	if name == "INBOX" {
 		return "."
 	}
-	return "." + name
+	return prefix + name
 }
 
 // anyOf is one of all names.
@@ -84,6 +85,8 @@ func anyOf(r *rand.Rand, names ...[]string) string {
 
 func isPassing(name string) bool { return slices.Contains(passing, name) }
 
+func isMoving(name string) bool { return slices.Contains(moving, name) }
+
 // textOf is a message.
 func textOf(number int) string {
 	return fmt.Sprintf("From: ada@localhost\nSubject: number %d\n\n%s\n", number, strings.Repeat("x", number%200))
@@ -91,12 +94,12 @@ func textOf(number int) string {
 
 var numberLine = regexp.MustCompile(`Subject: number (\d+)\r?\n`)
 
-// runProgram is the whole program: env is its kind, root, seed, first number, user and group.
+// runProgram is the whole program: env is its kind, root, prefix, seed, first number, user and group.
 func runProgram(env string) error {
 	f := strings.Split(env, " ")
 	var args [4]int
 	for i := range args {
-		args[i], _ = strconv.Atoi(f[2+i])
+		args[i], _ = strconv.Atoi(f[3+i])
 	}
 	if os.Geteuid() == 0 {
 		if err := errors.Join(syscall.Setgroups(nil), syscall.Setgid(args[3]), syscall.Setuid(args[2])); err != nil {
@@ -106,6 +109,7 @@ func runProgram(env string) error {
 	p := &program{
 		Rand:    rand.New(rand.NewPCG(uint64(args[0]), uint64(args[1]))),
 		root:    f[1],
+		prefix:  f[2],
 		out:     bufio.NewWriter(os.Stdout),
 		letters: numbering{first: args[1]},
 		known:   map[string]int{},
@@ -140,6 +144,8 @@ func runProgram(env string) error {
 	}
 }
 
+func (p *program) dirOf(name string) string { return dirOf(p.prefix, name) }
+
 func (p *program) path(parts ...string) string {
 	return filepath.Join(append([]string{p.root}, parts...)...)
 }
@@ -160,11 +166,11 @@ func (p *program) deliver() error {
 	}
 	n := p.letters.next(least)
 	base := p.base(n)
-	tmp := p.path(dirOf(name), "tmp", base)
+	tmp := p.path(p.dirOf(name), "tmp", base)
 	if err := os.WriteFile(tmp, []byte(textOf(n)), 0o600); err != nil {
 		return err
 	}
-	if err := os.Rename(tmp, p.path(dirOf(name), "new", base)); err != nil {
+	if err := os.Rename(tmp, p.path(p.dirOf(name), "new", base)); err != nil {
 		return err // the mailbox was moved or removed
 	}
 	fmt.Fprintln(p.out, "delivered", n)
@@ -189,7 +195,7 @@ func (f mailFile) name() string {
 // some are up to n files of a mailbox, in no order.
 func (p *program) some(name string, n int) ([]mailFile, error) {
 	var files []mailFile
-	dir := dirOf(name)
+	dir := p.dirOf(name)
 	for _, part := range []string{"cur", "new"} {
 		entries, err := os.ReadDir(p.path(dir, part))
 		if err != nil {
@@ -253,13 +259,17 @@ func (p *program) move(f mailFile, base string) error {
 	if kindOf(f.number) == removable {
 		name = anyOf(p.Rand, staying, moving, passing)
 	}
-	to := mailFile{dir: dirOf(name), part: "cur", base: base}
+	to := mailFile{dir: p.dirOf(name), part: "cur", base: base}
 	for _, c := range f.flags {
 		if c < 'a' {
 			to.flags += string(c)
 		}
 	}
-	return os.Rename(p.path(f.path()), p.path(to.path()))
+	err := os.Rename(p.path(f.path()), p.path(to.path()))
+	if err == nil {
+		fmt.Fprintln(p.out, "moved", f.number)
+	}
+	return err
 }
 
 // mutt does to some messages of a mailbox what mail programs do.
@@ -293,11 +303,11 @@ func (p *program) mutt() error {
 func (p *program) mv() error {
 	switch p.IntN(40) {
 	case 0:
-		return os.Rename(p.path(dirOf(anyOf(p.Rand, moving))), p.path(dirOf(anyOf(p.Rand, moving))))
+		return os.Rename(p.path(p.dirOf(anyOf(p.Rand, moving))), p.path(p.dirOf(anyOf(p.Rand, moving))))
 	case 1:
-		return os.RemoveAll(p.path(dirOf(anyOf(p.Rand, passing))))
+		return os.RemoveAll(p.path(p.dirOf(anyOf(p.Rand, passing))))
 	case 2, 3:
-		dir := dirOf(anyOf(p.Rand, passing))
+		dir := p.dirOf(anyOf(p.Rand, passing))
 		for _, part := range []string{"", "tmp", "new", "cur"} {
 			if err := os.Mkdir(p.path(dir, part), 0o700); err != nil && (part == "" || !errors.Is(err, fs.ErrExist)) {
 				return err

@@ -18,7 +18,7 @@ import (
 	"github.com/imapmaildir/imapmaildir/internal/practice"
 )
 
-var update = flag.Bool("update", false, "write what servers do into docs/strategies.md")
+var update = flag.Bool("update", false, "write the tables that tests make into docs/")
 
 // rfc2180 is the command, for a user whose password is "pass".
 func rfc2180(t *testing.T, addr string, args ...string) *exec.Cmd {
@@ -210,30 +210,37 @@ func TestStrategiesOfOthers(t *testing.T) {
 	wantInDoc(t, "others", table.String())
 }
 
-// doc guards docs/strategies.md: tests that write it run at once.
+// doc guards what tests write into docs/: they run at once.
 var doc sync.Mutex
 
 // wantInDoc compares a table with the one that stands in docs/strategies.md between two markers, or
 // writes it there.
 func wantInDoc(t *testing.T, name, table string) {
 	t.Helper()
+	if is := inDoc(t, "strategies", name, table); is != table {
+		t.Errorf("docs/strategies.md: the table %s is out of date; make strategies writes\n%s", name, table)
+	}
+}
+
+// inDoc is the table that stands in a document between the markers of a name, after it was written there with -update.
+// The document is called as what make makes.
+func inDoc(t *testing.T, document, name, table string) string {
+	t.Helper()
 	doc.Lock()
 	defer doc.Unlock()
-	const file = "../../docs/strategies.md"
+	file := "../../docs/" + document + ".md"
 	text := readFile(t, file)
-	begin, end := "<!-- "+name+": made by make strategies -->\n", "<!-- end -->\n"
+	begin, end := "<!-- "+name+": made by make "+document+" -->\n", "<!-- end -->\n"
 	before, rest, ok := strings.Cut(text, begin)
 	is, after, ok2 := strings.Cut(rest, end)
 	switch {
 	case !ok || !ok2:
 		t.Errorf("%s has no place for the table %s", file, name)
 	case *update:
-		if err := os.WriteFile(file, []byte(before+begin+table+end+after), 0o644); err != nil {
-			t.Error(err)
-		}
-	case is != table:
-		t.Errorf("%s: the table %s is out of date; make strategies writes\n%s", file, name, table)
+		must(t, os.WriteFile(file, []byte(before+begin+table+end+after), 0o644))
+		return table
 	}
+	return is
 }
 
 // The command speaks TLS, and does not take any certificate.

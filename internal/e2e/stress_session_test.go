@@ -13,12 +13,12 @@ import (
 	"time"
 )
 
-// A stressSession is a session of TestStress, one that changes things or one that idles. It keeps what
+// A stressSession is a session of a stress, one that changes things or one that idles. It keeps what
 // it was told.
 type stressSession struct {
 	*stress
 	*rand.Rand
-	server  *server
+	party   *party
 	idles   bool
 	home    string // always selects this one
 	letters numbering
@@ -33,6 +33,7 @@ type stressSession struct {
 	name     string     // of what is selected; "": nothing
 	validity uint32
 	view     []entry
+	away     bool          // it got a BYE
 	changed  chan struct{} // closed and made anew with each response
 }
 
@@ -55,7 +56,7 @@ func (s *stressSession) run() {
 		case err == nil:
 		case s.isStopped():
 			return
-		case err == errBye && s.mayGo():
+		case errors.Is(err, errBye) && s.mayGo():
 			s.while(func() error {
 				s.conn.Close()
 				s.conn = nil
@@ -70,7 +71,11 @@ func (s *stressSession) run() {
 
 // mayGo reports whether the mailbox may have been removed: this one, or the one before, of which the
 // session is still to hear.
-func (s *stressSession) mayGo() bool { return isPassing(s.name) || isPassing(s.before) }
+// Dovecot's sessions do not follow one that is renamed.
+func (s *stressSession) mayGo() bool {
+	follows := s.party.s != nil
+	return isPassing(s.name) || isPassing(s.before) || !follows && (isMoving(s.name) || isMoving(s.before))
+}
 
 // fail tells what is wrong, and the dialogue.
 func (s *stressSession) fail(format string, args ...any) {
@@ -78,14 +83,14 @@ func (s *stressSession) fail(format string, args ...any) {
 	if s.conn != nil {
 		said = s.conn.said
 	}
-	s.t.Errorf("session in %s of server %d: %s\nthe dialogue:\n%s", s.name, 1+slices.Index(s.servers, s.server), fmt.Sprintf(format, args...), strings.Join(said, "\n"))
+	s.t.Errorf("session in %s of %s: %s\nthe dialogue:\n%s", s.name, s.party.name, fmt.Sprintf(format, args...), strings.Join(said, "\n"))
 }
 
 // forget begins a new view.
 func (s *stressSession) forget(name string, validity uint32) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.name, s.validity, s.view = name, validity, nil
+	s.name, s.validity, s.view, s.away = name, validity, nil, false
 	s.wakeLocked()
 }
 
@@ -123,6 +128,7 @@ func (s *stressSession) told(line string) error {
 	defer s.mu.Unlock()
 	defer s.wakeLocked()
 	if strings.HasPrefix(line, "* BYE ") {
+		s.away = true
 		return errBye
 	}
 	if m := existsLine.FindStringSubmatch(line); m != nil {
@@ -143,6 +149,9 @@ func (s *stressSession) told(line string) error {
 		switch verb, _, _ := strings.Cut(s.command, " "); verb {
 		case "FETCH", "STORE", "SEARCH": // RFC 9051 7.5.1
 			return fmt.Errorf("EXPUNGE during %s", s.command)
+		}
+		if uid := s.view[n-1].uid; uid != 0 && !isPassing(s.name) {
+			s.wasTold(place{s.validity, uid}, s.party)
 		}
 		s.view = slices.Delete(s.view, n-1, n)
 		return nil
@@ -204,7 +213,7 @@ func (s *stressSession) answer(tag string) (a answer, err error) {
 		if tagged, ok := strings.CutPrefix(line, tag+" "); ok {
 			s.stress.answered(s.command, tagged)
 			a.tagged = tagged
-			if !okAnswer.MatchString(tagged) {
+			if ok := s.party.s != nil && okAnswer.MatchString(tagged) || s.party.s == nil && okOfDovecot.MatchString(tagged); !ok {
 				return a, fmt.Errorf("%s: %s", s.command, tagged)
 			}
 			return a, nil
@@ -217,14 +226,17 @@ func (s *stressSession) answer(tag string) (a answer, err error) {
 }
 
 // okAnswer is what may be answered. A mailbox may be moved or gone, a message expunged.
-var okAnswer = regexp.MustCompile(`^(OK|NO \[(NONEXISTENT|TRYCREATE|NEWNAME \S+ \S+|EXPUNGEISSUED)\]|NO \[UNAVAILABLE\] Another program) `)
+var okAnswer = regexp.MustCompile(`^(OK|NO \[(NONEXISTENT|ALREADYEXISTS|TRYCREATE|NEWNAME \S+ \S+|EXPUNGEISSUED)\]|NO \[UNAVAILABLE\] Another program) `)
+
+// okOfDovecot is what Dovecot may answer: it knows fewer codes.
+var okOfDovecot = regexp.MustCompile(`^(OK|NO \[(NONEXISTENT|ALREADYEXISTS|TRYCREATE|EXPUNGEISSUED)\]|NO Mailbox (was deleted under us|doesn't exist)|NO Mailbox already exists|NO New mails were added to mailbox during deletion)`)
 
 func (a answer) ok() bool { return strings.HasPrefix(a.tagged, "OK") }
 
 // open logs in and selects, with a view of all that is there.
 func (s *stressSession) open(name string, readOnly bool) error {
 	if s.conn == nil {
-		s.conn = dial(s.t, s.server.imap)
+		s.conn = dial(s.t, s.party.addr)
 		s.conn.quit = runtime.Goexit
 		if _, err := s.ask("LOGIN ada pass"); err != nil {
 			return err
@@ -376,6 +388,9 @@ func (s *stressSession) step() error {
 
 // any sends any command.
 func (s *stressSession) any() error {
+	if s.names && s.IntN(50) == 0 {
+		return s.anyName()
+	}
 	n := s.IntN(20)
 	switch {
 	case n == 0:
@@ -445,6 +460,32 @@ func (s *stressSession) any() error {
 	return err
 }
 
+// anyName creates, deletes, renames, or subscribes to any mailbox.
+func (s *stressSession) anyName() error {
+	var command string
+	switch s.IntN(5) {
+	case 0:
+		command = "CREATE " + anyOf(s.Rand, passing)
+	case 1:
+		name := anyOf(s.Rand, passing)
+		if name == s.name {
+			return nil // it would go on in what is nowhere
+		}
+		command = "DELETE " + name
+	case 2:
+		if s.party.s == nil {
+			return nil // that is for holdStill
+		}
+		command = fmt.Sprintf("RENAME %s %s", anyOf(s.Rand, moving), anyOf(s.Rand, moving))
+	case 3:
+		command = "SUBSCRIBE " + anyOf(s.Rand, staying)
+	case 4:
+		command = "UNSUBSCRIBE " + anyOf(s.Rand, staying)
+	}
+	_, err := s.ask(command)
+	return err
+}
+
 func (s *stressSession) append(name string, number int) error {
 	flags := anyOf(s.Rand, []string{"", `\Seen`, `\Flagged kwB`})
 	text := textOf(number)
@@ -453,7 +494,7 @@ func (s *stressSession) append(name string, number int) error {
 		s.came(number)
 		return s.identify(place{number32(m[1]), number32(m[2])}, number)
 	}
-	if err == errBye {
+	if errors.Is(err, errBye) {
 		s.came(number) // perhaps
 		s.removed(number)
 	}
@@ -462,8 +503,9 @@ func (s *stressSession) append(name string, number int) error {
 
 // expunge marks a message and removes it. That it is gone then is for the next look to see.
 func (s *stressSession) expunge(uid uint32, number int) error {
-	s.removed(number)
 	m := place{s.validity, uid}
+	s.dooms(m, number)
+	s.note(number, "expunge UID %d of %s by %s", uid, s.name, s.party.name)
 	a, err := s.ask(fmt.Sprintf(`UID STORE %d +FLAGS (\Deleted)`, uid))
 	if err != nil || !a.ok() || s.IntN(2) == 0 {
 		return err
@@ -479,18 +521,27 @@ func (s *stressSession) expunge(uid uint32, number int) error {
 
 // copyTo copies or moves a message.
 func (s *stressSession) copyTo(verb string, uid uint32, number int, dest string) error {
+	if verb == "MOVE" {
+		if !s.claim(number, s.party) {
+			return nil
+		}
+		defer s.unclaim(number)
+		s.mayLeave(place{s.validity, uid}, number)
+	}
+	s.note(number, "%s from UID %d of %s to %s by %s", verb, uid, s.name, dest, s.party.name)
 	a, err := s.ask(fmt.Sprintf("UID %s %d %s", verb, uid, dest))
+	s.note(number, "%s from UID %d: %q %s", verb, uid, a.untagged, a.tagged)
 	m := copyUID.FindStringSubmatch(strings.Join(append(a.untagged, a.tagged), "\n"))
 	switch {
 	case m != nil:
-		if verb == "COPY" {
+		if verb == "COPY" || !a.ok() { // Dovecot may have copied and then not have expunged
 			s.came(number)
 		}
 		if got := number32(m[2]); got != uid {
 			return fmt.Errorf("%s of UID %d: %s", verb, uid, m[0])
 		}
 		return errors.Join(err, s.identify(place{number32(m[1]), number32(m[3])}, number))
-	case err == errBye && verb == "COPY":
+	case errors.Is(err, errBye) && verb == "COPY":
 		s.came(number) // perhaps
 		s.removed(number)
 	}
