@@ -135,8 +135,12 @@ func (p *pairing) run(t *testing.T, table *strings.Builder) {
 	}
 	waits, waited := 0.0, 0.0
 	for _, s := range servers {
-		waits += s.metric(t, "maildird_lock_waits_total")
-		waited += s.metric(t, "maildird_lock_wait_seconds_total")
+		const metric = "maildird_lock_wait_seconds"
+		waits -= s.metric(t, metric+`_bucket{result="ok",le="0.001"}`) // it was free
+		for _, result := range []string{"ok", "no"} {
+			waits += s.metric(t, fmt.Sprintf("%s_count{result=%q}", metric, result))
+			waited += s.metric(t, fmt.Sprintf("%s_sum{result=%q}", metric, result))
+		}
 	}
 	row := fmt.Sprintf("| %s | %d | %s | %s | %d, %d | %d | %d | %s | %s | %s | %s |\n", p.name, n.operations,
 		count(p.maildirds > 0, n.expunges), count(p.dovecot, n.others), n.lost, n.twice, n.uids, n.differ, count(p.dovecot, complaints), count(p.dovecot, n.asleep),
