@@ -37,7 +37,8 @@ func StartDovecotAs(t testing.TB, uid, gid int, location string, more ...string)
 	Need(t, "/usr/lib/dovecot/lmtp")
 	needRoot(t, "dovecot")
 	dir := Dir(t) // short: it holds the names of sockets
-	d := &Dovecot{Addr: freeAddr(t), LMTP: freeAddr(t), Conf: filepath.Join(dir, "dovecot.conf"), dir: dir, uid: uid, gid: gid}
+	addrs := freeAddrs(t, 2)
+	d := &Dovecot{Addr: addrs[0], LMTP: addrs[1], Conf: filepath.Join(dir, "dovecot.conf"), dir: dir, uid: uid, gid: gid}
 	_, port, _ := net.SplitHostPort(d.Addr)
 	_, lmtp, _ := net.SplitHostPort(d.LMTP)
 	fill := strings.NewReplacer("DIR", dir, "PORT", port, "LMTP", lmtp, "UID", strconv.Itoa(d.uid), "GID", strconv.Itoa(d.gid))

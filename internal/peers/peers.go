@@ -72,14 +72,18 @@ func Dir(t testing.TB) string {
 	return dir
 }
 
-func freeAddr(t testing.TB) string {
+// freeAddrs are as many addresses, no two of them the same.
+func freeAddrs(t testing.TB, n int) (addrs []string) {
 	t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	for range n {
+		ln, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer ln.Close() // not before all are chosen
+		addrs = append(addrs, ln.Addr().String())
 	}
-	defer ln.Close()
-	return ln.Addr().String()
+	return addrs
 }
 
 // waitListening returns when a program takes connections. It fails the test with what the program

@@ -26,7 +26,7 @@ func StartPostfix(t *testing.T, mail string, users ...string) *Postfix {
 	t.Helper()
 	Need(t, "postfix")
 	needRoot(t, "postfix")
-	p := &Postfix{Addr: freeAddr(t), dir: Dir(t)}
+	p := &Postfix{Addr: freeAddrs(t, 1)[0], dir: Dir(t)}
 	for _, sub := range []string{"etc", "spool", "data"} {
 		if err := os.Mkdir(filepath.Join(p.dir, sub), 0o755); err != nil {
 			t.Fatal(err)
