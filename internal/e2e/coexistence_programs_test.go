@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -11,6 +12,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/creack/pty"
 
 	"github.com/imapmaildir/imapmaildir/internal/peers"
 )
@@ -61,8 +64,9 @@ func (st *stress) asOwner(cmd *exec.Cmd) {
 	}
 }
 
-// mutt is a mutt or neomutt that opens mailboxes by their directories. It flags, deletes, saves to other mailboxes,
-// and writes its changes; now in one go, now with time in between in which others change the same messages.
+// mutt is a mutt or neomutt that opens a mailbox by its directory. It flags, deletes, saves to other mailboxes,
+// and writes its changes; now in one go, now with time in between in which others change the same messages. It is told all
+// when it starts: keys that are pressed later may meet a question.
 func (st *stress) mutt(program string) worker {
 	peers.Need(st.t, program)
 	home := peers.Dir(st.t)
@@ -87,47 +91,18 @@ set maildir_check_cur=yes
 set maildir_trash=no
 `, st.root))
 	own(st.t, home)
-	cmd := exec.Command(program, "-n", "-F", rc, "-f", st.root)
-	cmd.Env = []string{"HOME=" + home, "TERM=xterm", "LANG=C.UTF-8", "PATH=/usr/bin:/bin"}
-	st.asOwner(cmd)
-	screen := inTerminal(st.t, cmd)
-	marks, box := 0, "INBOX"
-	// do lets it run functions, and waits until it has.
-	do := func(functions string) {
-		fmt.Fprintf(screen, ":push '%s'\n", functions)
-		marks++
-		mark := filepath.Join(home, fmt.Sprint("mark", marks))
-		for start := time.Now(); ; {
-			fmt.Fprintf(screen, "\a:echo `touch %s`\n", mark)
-			for again := time.Now().Add(2 * time.Second); time.Now().Before(again); time.Sleep(5 * time.Millisecond) {
-				if os.Remove(mark) == nil {
-					return
-				}
-			}
-			if time.Since(start) > patience {
-				screen.mu.Lock()
-				st.t.Errorf("%s does not answer:\n%.2000s", program, screen.shown[max(0, len(screen.shown)-2000):])
-				screen.mu.Unlock()
-				return
-			}
-		}
-	}
 	path := func(name string) string { return filepath.Join(st.root, dirOf(st.prefix, name)) }
 	return worker{name: program, step: func(w *worker) {
-		if w.IntN(5) == 0 {
-			box = anyOf(w.Rand, staying)
-			do("<change-folder>" + path(box) + "<enter>")
-			return
-		}
+		box := anyOf(w.Rand, staying)
 		var functions strings.Builder
 		for range 1 + w.IntN(4) {
-			number, ok := st.anyKnown(w, box)
+			number, ok := st.anyIn(w, box)
 			if !ok {
 				break
 			}
 			kind := kindOf(number)
 			pattern := fmt.Sprintf("~s \"number %d$\"<enter>", number)
-			tag := "<untag-pattern>~A<enter><tag-pattern>" + pattern + "<tag-prefix-cond>" // an error before may have left tags
+			tag := "<untag-pattern>~A<enter><tag-pattern>" + pattern + "<tag-prefix-cond>"
 			switch n := w.IntN(10); {
 			case n < 2 && kind >= mortal:
 				st.removed(number)
@@ -144,16 +119,32 @@ set maildir_trash=no
 			default:
 				functions.WriteString(tag + "<toggle-new><end-cond>")
 			}
+			if w.IntN(3) == 0 {
+				functions.WriteString("<shell-escape>sleep 0.1<enter>")
+			}
 		}
-		do(functions.String())
-		if w.IntN(3) > 0 {
-			do("<sync-mailbox>")
+		cmd := exec.Command(program, "-n", "-F", rc, "-f", path(box), "-e", "push '"+functions.String()+"<sync-mailbox><quit>'")
+		cmd.Env = []string{"HOME=" + home, "TERM=xterm", "LANG=C.UTF-8", "PATH=/usr/bin:/bin"}
+		st.asOwner(cmd)
+		tty, err := pty.StartWithSize(cmd, &pty.Winsize{Cols: 80, Rows: 24})
+		if err != nil {
+			st.t.Error(err)
+			return
 		}
+		defer tty.Close()
+		// What it was told is forgotten where something goes wrong, and then it waits for keys.
+		waits := time.AfterFunc(3*time.Second, func() {
+			st.t.Logf("%s waits for keys", program)
+			cmd.Process.Kill()
+		})
+		defer waits.Stop()
+		io.Copy(io.Discard, tty) // until it ends
+		cmd.Wait()
 	}}
 }
 
-// anyKnown is any message that a session saw in a mailbox.
-func (st *stress) anyKnown(w *worker, name string) (number int, ok bool) {
+// anyIn is any message of a mailbox.
+func (st *stress) anyIn(w *worker, name string) (number int, ok bool) {
 	b, _ := st.readBox(name)
 	if len(b.numbers) == 0 {
 		return 0, false

@@ -133,6 +133,9 @@ func (p *pairing) run(t *testing.T, table *strings.Builder) {
 		}
 		t.Logf("what else is in dovecot.log:\n%s", strings.Join(trouble.FindAllString(dovecot.Log(t), 20), "\n"))
 	}
+	if p.mutts != nil {
+		st.wantSaved()
+	}
 	waits, waited := 0.0, 0.0
 	for _, s := range servers {
 		const metric = "maildird_lock_wait_seconds"
@@ -171,6 +174,23 @@ func waitsOf(has bool, n int, seconds float64) string {
 		return "0"
 	}
 	return fmt.Sprintf("%d, %.0f ms each", n, 1000*seconds/float64(n))
+}
+
+// wantSaved checks that the mutts did something: what they save has names of their kind.
+func (st *stress) wantSaved() {
+	names := regexp.MustCompile(`^\d+\.R\d+\.`) // of neomutt and, with what follows, of mutt
+	saved := 0
+	for _, b := range st.readAll() {
+		for _, e := range b.view {
+			if names.MatchString(e.base) {
+				saved++
+			}
+		}
+	}
+	st.t.Logf("%d messages were saved by mutts", saved)
+	if saved == 0 {
+		st.t.Error("no mutt has saved a message")
+	}
 }
 
 // wantSame compares all that the servers say of each mailbox and each message.
