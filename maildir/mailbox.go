@@ -377,16 +377,42 @@ func (r *Ref) Recent() []imap.UID {
 // locked runs f under dovecot-uidlist.lock, after making sure that the directory still stands
 // under its name. The caller holds disk.
 func (m *Mailbox) locked(ctx context.Context, wait time.Duration, f func() error) error {
+	for {
+		another := false // the lock is another one by now
+		unlock, err := m.lock(ctx, wait)
+		if err != nil {
+			return err
+		}
+		err = func() error {
+			defer unlock()
+			if err := m.stands(); err != nil {
+				return err
+			}
+			var err error
+			if another, err = m.findControl(); err != nil || another {
+				return err
+			}
+			return f()
+		}()
+		if !another {
+			return err
+		}
+	}
+}
+
+// lock takes dovecot-uidlist.lock. What is changed under it is in the quota file when it is free again. The caller
+// holds disk.
+func (m *Mailbox) lock(ctx context.Context, wait time.Duration) (unlock func(), err error) {
 	if _, err := m.findControl(); err != nil {
-		return err
+		return nil, err
 	}
 	st, err := m.d.stat("")
 	if err != nil {
-		return err
+		return nil, err
 	}
-	var use LockUse
+	observe := func(LockUse) {}
 	if o := m.acct.opts.Locks; o != nil {
-		defer func() { o.ObserveLock(use) }()
+		observe = o.ObserveLock
 	}
 	begin := time.Now()
 	waits := &lockWaiting{m: m, ctx: ctx}
@@ -394,32 +420,23 @@ func (m *Mailbox) locked(ctx context.Context, wait time.Duration, f func() error
 		guarded: listFile, wait: wait, since: m.disk.behind, waiting: waits.tell, access: st.access(),
 	})
 	waits.end(err)
-	use.Waited, use.Err = time.Since(begin), err
+	use := LockUse{Waited: time.Since(begin), Err: err}
 	if err != nil {
-		return m.missing(err)
+		observe(use)
+		return nil, m.missing(err)
 	}
 	m.disk.behind = time.Time{}
 	m.d.tally.begin(m.acct.quota.isThere())
-	defer func() { // when the lock is free again
-		_, rel := m.where()
-		m.acct.quota.changed(rel, m.d.tally.end())
-	}()
 	begin = time.Now()
-	defer func() {
-		defer func() { use.Held = time.Since(begin) }()
+	return func() {
 		if err := l.unlock(); err != nil {
 			m.acct.log().Warn("unlock", "mailbox", m.Name(), "err", err)
 		}
-	}()
-	if err := m.stands(); err != nil {
-		return err
-	}
-	if changed, err := m.findControl(); err != nil {
-		return err
-	} else if changed { // and the lock is another one
-		return m.locked(ctx, wait, f)
-	}
-	return f()
+		use.Held = time.Since(begin)
+		observe(use)
+		_, rel := m.where()
+		m.acct.quota.changed(rel, m.d.tally.end())
+	}, nil
 }
 
 // stands checks that the directory is still the one under the mailbox's name. One that another
