@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"runtime"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -113,7 +114,7 @@ func testLockOfTheDead(t *testing.T) {
 		c := login(t, server.addr, users[i])
 		c.ok("SELECT INBOX")
 		must(t, leaveLock(t, s.root(users[i]), holder(t, deadPID(t)), 0))
-		c.quit = func() {}
+		c.quit = runtime.Goexit
 		all.Go(func() {
 			begin := time.Now()
 			told := c.ok(`STORE 1 +FLAGS (\Flagged)`)
@@ -268,7 +269,7 @@ func testLockRace(t *testing.T) {
 	for i, addr := range []string{s.imap, second.imap, d.Addr, d.Addr} {
 		c := login(t, addr, "ada")
 		c.ok("SELECT INBOX")
-		c.quit = func() {}
+		c.quit = runtime.Goexit
 		all.Go(func() {
 			for n := 0; !t.Failed(); n++ {
 				c.ok(fmt.Sprintf(`STORE %d %sFLAGS.SILENT (\Flagged)`, i+1, "+-"[n%2:n%2+1]))
