@@ -5,9 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"log/slog"
-	"os"
 	"path/filepath"
 	"slices"
 	"sync"
@@ -45,7 +43,7 @@ func (b *Backend) open(a *Account) (*account, error) {
 	defer b.mu.Unlock()
 	acct := b.accounts[root]
 	if acct != nil && !acct.Stands() {
-		if _, err := os.Stat(root); errors.Is(err, fs.ErrNotExist) {
+		if err := acct.Away(); err != nil {
 			return nil, fmt.Errorf("the account's directory is away: %w", err) // made anew, it would be in the way when that is back
 		}
 		// Another directory has taken its place. Who is logged in goes on with the old one.

@@ -21,8 +21,8 @@ func newClient(tb testing.TB, c net.Conn) *client {
 	return &client{tb, c, bufio.NewReaderSize(c, 64<<10)}
 }
 
-// dial connects and logs in. The connection is closed when the test ends.
-func dial(tb testing.TB, addr string) *client {
+// connect connects. The connection is closed when the test ends.
+func connect(tb testing.TB, addr string) *client {
 	tb.Helper()
 	c, err := net.Dial("tcp", addr)
 	if err != nil {
@@ -30,15 +30,28 @@ func dial(tb testing.TB, addr string) *client {
 	}
 	tb.Cleanup(func() { c.Close() })
 	cl := newClient(tb, c)
-	cl.login()
+	cl.greeted()
 	return cl
 }
 
-func (c *client) login() {
+// dial connects and logs in.
+func dial(tb testing.TB, addr string) *client {
+	tb.Helper()
+	c := connect(tb, addr)
+	c.do("LOGIN mary pass")
+	return c
+}
+
+func (c *client) greeted() {
 	c.tb.Helper()
 	if _, err := c.line(); err != nil {
 		c.tb.Fatal(err)
 	}
+}
+
+func (c *client) login() {
+	c.tb.Helper()
+	c.greeted()
 	c.do("LOGIN mary pass")
 }
 

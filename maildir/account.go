@@ -141,6 +141,17 @@ func (a *Account) Close() error {
 // deleted or made again.
 func (a *Account) Stands() bool { return a.mail.stands() && a.inbox.stands() && a.control.stands() }
 
+// Away is the error of a directory of the account's that has no other one in its place; nil if there is none. It may
+// come back.
+func (a *Account) Away() error {
+	for _, t := range []*tree{a.mail, a.inbox, a.control} {
+		if _, err := identify(t.where); notExist(err) {
+			return err
+		}
+	}
+	return nil
+}
+
 // replaced reports whether another directory has taken the place of one of the account's.
 func (a *Account) replaced() bool {
 	return a.mail.replaced() || a.inbox != a.mail && a.inbox.replaced() || a.control != a.mail && a.control.replaced()
