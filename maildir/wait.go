@@ -229,26 +229,30 @@ func (l *lockWaiting) end(err error) {
 // holdBoth runs f under the locks of two mailboxes. The one is not held while the other is waited for: that may take
 // long. The caller holds both disks.
 func holdBoth(ctx context.Context, first, second *Mailbox, f func() error) error {
-	defer first.disk.setWait(nil)
 	waiting := WithLockWait(ctx, func(w LockWait) error {
 		first.disk.setWait(&w)
 		second.disk.setWait(&w)
 		return tellWait(ctx, w)
 	})
+	waited := func() {
+		first.disk.setWait(nil)
+		second.disk.setWait(nil)
+	}
+	defer waited()
 	for until := time.Now().Add(lockWait); ; {
-		var free bool // the second one was
-		err := first.locked(waiting, lockWait, func() error {
+		var had, free bool // the first one was; the second one was
+		err := first.locked(waiting, time.Until(until), func() error {
+			had = true
 			return second.locked(ctx, shortWait, func() error {
 				free = true
 				return f()
 			})
 		})
-		if free || !errors.Is(err, ErrLocked) || time.Now().After(until) {
+		if !had || free || !errors.Is(err, ErrLocked) || time.Now().After(until) {
 			return err
 		}
 		err = second.locked(waiting, time.Until(until), func() error { return nil })
-		second.disk.setWait(nil)
-		first.disk.setWait(nil)
+		waited()
 		if err != nil {
 			return err
 		}
