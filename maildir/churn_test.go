@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -652,6 +653,24 @@ func TestUIDValiditiesAtOnce(t *testing.T) {
 		first, err := a.nextUIDValidity()
 		if err != nil || err2 != nil || first == 0 || second == 0 || first == second {
 			t.Errorf("%d, %v and %d, %v", first, err, second, err2)
+		}
+	})
+}
+
+// Two files of one name that can't be given names of their own keep nobody from the mailbox.
+func TestTwinsStay(t *testing.T) {
+	eachLayout(t, func(t *testing.T, a *Account) {
+		r := open(t, a, "INBOX", RefOptions{})
+		cur := filepath.Join(a.Root(), "cur")
+		appendMail(t, r, "Subject: 1\r\n\r\n")
+		for _, name := range []string{"1.twin:2,", "1.twin:2,S"} {
+			must(t, os.WriteFile(filepath.Join(cur, name), []byte(name), 0o600))
+		}
+		setFault(r, func(op string, paths ...string) error { return syscall.EROFS })
+		wantDump(t, resync(t, r), "1")
+		setFault(r, nil)
+		if n := len(resync(t, r).Messages); n != 3 {
+			t.Errorf("%d messages are shown of 3", n)
 		}
 	})
 }

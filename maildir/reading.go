@@ -161,12 +161,15 @@ func (m *Mailbox) lookApart(ctx context.Context, r *reading) error {
 		any, err = m.separate(r)
 		return err
 	})
-	if errors.Is(err, ErrLocked) {
-		m.hints.add("", false) // the next look tries again
-		return nil
-	}
-	if err != nil || !any {
+	m.Tried("give two files of one name names of their own", err)
+	switch {
+	case errors.Is(err, ErrGone):
 		return err
+	case errors.Is(err, ErrLocked):
+		m.hints.add("", false) // the next look tries again
+	}
+	if !any {
+		return nil // one of the two is shown
 	}
 	if err := m.scanInstead(r); err != nil {
 		return err
