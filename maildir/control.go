@@ -1,6 +1,7 @@
 package maildir
 
 import (
+	"errors"
 	"io/fs"
 	"path"
 	"slices"
@@ -160,17 +161,16 @@ func (a *Account) moveControl(old, now string) {
 		return
 	}
 	from, to := a.opts.controlPath(old), a.opts.controlPath(now)
-	_, err := a.control.stat(from)
-	if notExist(err) {
+	if _, err := a.control.stat(from); notExist(err) {
 		return
 	}
-	if err == nil {
-		err = a.control.removeAll(to) // of a mailbox that is gone
+	err := a.bringControl(from, to)
+	if errors.Is(err, fs.ErrExist) { // what is there is of a mailbox that is gone
+		if err = a.control.removeAll(to); err == nil {
+			err = a.bringControl(from, to)
+		}
 	}
-	if err == nil {
-		err = a.bringControl(from, to)
-	}
-	if err != nil {
+	if err != nil && !notExist(err) { // or else a session was faster
 		a.log().Error("rename control directory", "from", from, "to", to, "err", err)
 	}
 }

@@ -268,3 +268,30 @@ func TestRenameLocks(t *testing.T) {
 		}
 	})
 }
+
+// A session looks in the middle of a RENAME and brings the control files along by itself: they are not taken for
+// those of a mailbox that is gone.
+func TestControlBroughtMeanwhile(t *testing.T) {
+	eachApart(t, func(t *testing.T, a *Account) {
+		ctx := context.Background()
+		must(t, a.Create(ctx, "A", nil))
+		r := open(t, a, "A", RefOptions{Selected: true, Follow: true})
+		appendMail(t, r, "Subject: 1\r\n\r\n", "keyword")
+		looked := false
+		a.control.root.fault = func(op string, paths ...string) error {
+			if now := controlOf(a, "B"); !looked && paths[len(paths)-1] == now {
+				looked = true
+				_, err := r.Sync(ctx)
+				return err
+			}
+			return nil
+		}
+		must(t, a.Rename(ctx, "A", "B"))
+		a.control.root.fault = nil
+		if !looked {
+			t.Fatal("nobody looked")
+		}
+		wantControl(t, a, "B")
+		wantDump(t, open(t, reopened(t, a.Root(), &a.opts), "B", RefOptions{}).Snapshot(), "1 keyword")
+	})
+}
