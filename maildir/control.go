@@ -67,57 +67,64 @@ func (a *Account) openList(storage string) (*dir, error) {
 	return t.openDir(rel)
 }
 
-// findControl takes the control directory that is there under the mailbox's name by now, and reports whether
-// it is another one than before. Where another program has moved the mailbox and not that, it is moved, too. The
-// caller holds disk.
-func (m *Mailbox) findControl() (changed bool, err error) {
+// findControl takes the control directory that is there under the mailbox's name by now. The caller holds disk.
+func (m *Mailbox) findControl() error {
+	before, err := m.otherControl()
+	if before != nil {
+		before.close()
+	}
+	return err
+}
+
+// otherControl is findControl for who holds the lock. Where it is another directory than before, that one is returned, for the
+// caller to close. Where another program has moved the mailbox and not that, it is moved, too.
+func (m *Mailbox) otherControl() (before *dir, err error) {
 	a := m.acct
 	if !a.apart() {
-		return false, nil
+		return nil, nil
 	}
 	m.mu.Lock()
 	rel, aside := a.opts.controlPath(m.storage), m.aside
 	m.mu.Unlock()
 	if aside != "" {
-		return false, nil // it was taken away with the mailbox, and only who has it still uses it
+		return nil, nil // it was taken away with the mailbox, and only who has it still uses it
 	}
 	known, err := m.control.stat("")
 	if err != nil {
-		return false, err
+		return nil, err
 	}
 	st, err := a.control.statDir(rel)
 	if notExist(err) {
 		if old, oerr := a.control.statDir(m.controlAt); oerr == nil && old.id == known.id {
 			if err = a.bringControl(m.controlAt, rel); notExist(err) {
-				return false, nil // Dovecot was faster
+				return nil, nil // Dovecot was faster
 			}
 			st = old
 		} else if known.nlink > 0 {
-			return false, nil // on its way: Dovecot moves it after the mailbox
+			return nil, nil // on its way: Dovecot moves it after the mailbox
 		}
 	}
 	if err != nil && !notExist(err) {
-		return false, err
+		return nil, err
 	}
 	if rel != m.controlAt {
 		m.unwatch()
 		m.controlAt = rel
 	}
 	if err == nil && st.id == known.id {
-		return false, nil
+		return nil, nil
 	}
 	m.mu.Lock()
 	storage := m.storage
 	m.mu.Unlock()
 	d, err := a.openControl(storage)
 	if err != nil {
-		return false, err
+		return nil, err
 	}
 	m.unwatch()
-	m.control.close()
-	m.control = d
+	before, m.control = m.control, d
 	m.list, m.keys = listState{}, fileStat{}
-	return true, nil
+	return before, nil
 }
 
 // bringControl moves a control directory after its mailbox. What is there already stays.

@@ -1,6 +1,7 @@
 package maildir
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"os"
@@ -293,5 +294,32 @@ func TestControlBroughtMeanwhile(t *testing.T) {
 		}
 		wantControl(t, a, "B")
 		wantDump(t, open(t, reopened(t, a.Root(), &a.opts), "B", RefOptions{}).Snapshot(), "1 keyword")
+	})
+}
+
+// Another program puts another control directory in the place of one whose lock is waited for: the lock that is had
+// then does not stay there.
+func TestControlReplacedMeanwhile(t *testing.T) {
+	eachApart(t, func(t *testing.T, a *Account) {
+		ctx := context.Background()
+		must(t, a.Create(ctx, "A", nil))
+		r := open(t, a, "A", RefOptions{})
+		appendMail(t, r, "Subject: 1\r\n\r\n")
+		control := controlOf(a, "A")
+		setFault(r, func(op string, paths ...string) error {
+			if op != "create" || filepath.Base(paths[0]) != listLock {
+				return nil
+			}
+			r.control.fault, r.d.fault = nil, nil
+			return cmp.Or(os.Rename(control, control+".before"), os.CopyFS(control, os.DirFS(control+".before")))
+		})
+		_, err := r.Store(ctx, []imap.UID{1}, imap.StoreFlagsAdd, []imap.Flag{imap.FlagSeen})
+		must(t, err)
+		wantDump(t, r.Snapshot(), `1 \Seen`)
+		for _, dir := range []string{control, control + ".before"} {
+			if _, err := os.Stat(filepath.Join(dir, listLock)); err == nil {
+				t.Errorf("the lock in %s is there still", dir)
+			}
+		}
 	})
 }

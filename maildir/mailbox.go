@@ -378,32 +378,33 @@ func (r *Ref) Recent() []imap.UID {
 // under its name. The caller holds disk.
 func (m *Mailbox) locked(ctx context.Context, wait time.Duration, f func() error) error {
 	for {
-		another := false // the lock is another one by now
 		unlock, err := m.lock(ctx, wait)
 		if err != nil {
 			return err
 		}
+		var before *dir // that the lock is in, if control files are elsewhere by now
 		err = func() error {
 			defer unlock()
 			if err := m.stands(); err != nil {
 				return err
 			}
 			var err error
-			if another, err = m.findControl(); err != nil || another {
+			if before, err = m.otherControl(); err != nil || before != nil {
 				return err
 			}
 			return f()
 		}()
-		if !another {
+		if before == nil {
 			return err
 		}
+		before.close()
 	}
 }
 
 // lock takes dovecot-uidlist.lock. What is changed under it is in the quota file when it is free again. The caller
 // holds disk.
 func (m *Mailbox) lock(ctx context.Context, wait time.Duration) (unlock func(), err error) {
-	if _, err := m.findControl(); err != nil {
+	if err := m.findControl(); err != nil {
 		return nil, err
 	}
 	st, err := m.d.stat("")

@@ -43,7 +43,7 @@ func (m *Mailbox) syncLocked(ctx context.Context, force bool) (*Snapshot, error)
 	if err := m.stands(); err != nil {
 		return m.Snapshot(), err
 	}
-	if _, err := m.findControl(); err != nil {
+	if err := m.findControl(); err != nil {
 		return m.Snapshot(), err
 	}
 	m.watch()
