@@ -809,6 +809,22 @@ func (a *Account) Rename(ctx context.Context, from, to string) error {
 			return err
 		}
 	}
+	if err := a.renameAll(ctx, fromStorage, toStorage, moves); err != nil {
+		return err
+	}
+	return a.updateSubscriptions(ctx, func(s *subscriptions) {
+		for old, now := range moves {
+			if s.has(old) {
+				s.remove(old)
+				s.add(now)
+			}
+		}
+	})
+}
+
+// renameAll gives mailboxes other names, under their locks: all or none. moves are the storage names of from and of those
+// below it. The caller holds names.
+func (a *Account) renameAll(ctx context.Context, from, to string, moves map[string]string) error {
 	unlock, err := a.lockAll(ctx, slices.Collect(maps.Keys(moves)))
 	if err != nil {
 		return err
@@ -817,17 +833,17 @@ func (a *Account) Rename(ctx context.Context, from, to string) error {
 	a.setMoving(moves)
 	defer a.setMoving(nil)
 	if a.opts.Layout == LayoutFS {
-		acc, err := a.accessOf(toStorage)
+		acc, err := a.accessOf(to)
 		if err != nil {
 			return err
 		}
-		if err := a.mail.makeParents(a.opts.path(toStorage), acc); err != nil {
+		if err := a.mail.makeParents(a.opts.path(to), acc); err != nil {
 			return err
 		}
-		if err := a.rename(a.opts.path(fromStorage), a.opts.path(toStorage)); err != nil {
+		if err := a.rename(a.opts.path(from), a.opts.path(to)); err != nil {
 			return err
 		}
-		a.moveControl(fromStorage, toStorage)
+		a.moveControl(from, to)
 	}
 	done := slices.Sorted(maps.Keys(moves))
 	for i, old := range done {
@@ -839,19 +855,9 @@ func (a *Account) Rename(ctx context.Context, from, to string) error {
 		}
 	}
 	a.mu.Lock()
-	a.noteMoved(fromStorage, toStorage) // also where it is only above others
+	a.noteMoved(from, to) // also where it is only above others
 	a.mu.Unlock()
-	if err := a.mail.fsyncAbove(a.opts.path(toStorage), a.opts.path(fromStorage)); err != nil {
-		return err
-	}
-	return a.updateSubscriptions(ctx, func(s *subscriptions) {
-		for old, now := range moves {
-			if s.has(old) {
-				s.remove(old)
-				s.add(now)
-			}
-		}
-	})
+	return a.mail.fsyncAbove(a.opts.path(to), a.opts.path(from))
 }
 
 // lockAll takes dovecot-uidlist.lock in mailboxes that are to get other names. Programs that find a mailbox by its path, as

@@ -241,9 +241,15 @@ func TestRenameLocks(t *testing.T) {
 		if err := os.WriteFile(lock, []byte("1:elsewhere"), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		tries, renamed := 0, false
+		must(t, a.Subscribe(ctx, "Box", true))
+		tries, renamed, subscribed := 0, false, false
 		fault := func(op string, paths ...string) error {
 			switch {
+			case op == "create" && strings.HasSuffix(paths[0], subsFile+".lock"):
+				subscribed = true
+				if _, err := os.Stat(lockOf("Other")); err == nil {
+					t.Error("the mailbox is locked while subscriptions.lock is waited for")
+				}
 			case op == "create" && strings.HasSuffix(paths[0], listLock):
 				if tries++; tries == 2 {
 					os.Remove(lock)
@@ -261,8 +267,8 @@ func TestRenameLocks(t *testing.T) {
 			t.Fatal(err)
 		}
 		a.mail.root.fault, a.control.root.fault = nil, nil
-		if !renamed || tries != 2 {
-			t.Errorf("renamed: %v, after %d tries", renamed, tries)
+		if !renamed || !subscribed || tries != 2 {
+			t.Errorf("renamed: %v, subscribed: %v, after %d tries", renamed, subscribed, tries)
 		}
 		if _, err := os.Stat(lockOf("Other")); err == nil {
 			t.Error("the lock is there still")
