@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"hash/crc32"
 	"math/rand/v2"
-	"net/textproto"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -58,32 +57,6 @@ func largeMail(n int) string {
 	}
 	text.WriteString("--b--\r\n")
 	return text.String()
-}
-
-// sendLMTP delivers a message by LMTP.
-func sendLMTP(t *testing.T, addr, user, text string) {
-	t.Helper()
-	c, err := textproto.Dial("tcp", addr)
-	must(t, err)
-	defer c.Close()
-	want := func(code int) {
-		t.Helper()
-		if _, _, err := c.ReadResponse(code); err != nil {
-			t.Fatalf("LMTP: %v", err)
-		}
-	}
-	want(220)
-	for _, command := range []string{"LHLO localhost", "MAIL FROM:<ben@test.example>", "RCPT TO:<" + user + ">"} {
-		must(t, c.PrintfLine("%s", command))
-		want(250)
-	}
-	must(t, c.PrintfLine("DATA"))
-	want(354)
-	w := c.DotWriter()
-	_, err = w.Write([]byte(text))
-	must(t, err)
-	must(t, w.Close())
-	want(250)
 }
 
 // details is all that a server says of the content of a mailbox's messages, each on a line of its own, and what it finds in them.
@@ -183,7 +156,7 @@ func TestCompressed(t *testing.T) {
 				appendMail(t, theirs, "INBOX", text, &imap.AppendOptions{Flags: []imap.Flag{imap.FlagSeen}})
 				n++
 			}
-			sendLMTP(t, d.LMTP, "ada", "From: ben@test.example\r\nSubject: by LMTP\r\n\r\nHello from outside.\r\n")
+			d.SendLMTP(t, "ada", "From: ben@test.example\nSubject: by LMTP\n\nHello from outside.\n")
 			n++
 			files, others := compressedFiles(t, root, magic)
 			if len(files) != n || others != 0 {

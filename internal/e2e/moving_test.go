@@ -103,18 +103,6 @@ func (m *mbsync) wantCarried(t *testing.T, what, addr string, c *imapclient.Clie
 	}
 }
 
-// lmtp delivers messages to ada.
-func lmtp(t *testing.T, addr string, texts ...string) {
-	t.Helper()
-	_, port, _ := strings.Cut(addr, ":")
-	for _, text := range texts {
-		run(t, strings.NewReader(text), "python3", "-c", `
-import smtplib, sys
-smtplib.LMTP("127.0.0.1", int(sys.argv[1])).sendmail("a@test.example", ["ada@test.example"], sys.stdin.buffer.read())
-`, port)
-	}
-}
-
 // writeMany writes messages as another program does that knows no server.
 func writeMany(t *testing.T, dir string, n int) {
 	t.Helper()
@@ -141,7 +129,9 @@ func TestMoveFromDovecot(t *testing.T) {
 			for _, name := range []string{"Archive|2025|Spring|日本|Entwürfe", "Archive|2025|Spring", "Many"} {
 				must(t, theirs.Create(strings.ReplaceAll(name, "|", layout.sep), nil).Wait())
 			}
-			lmtp(t, d.LMTP, "Subject: one\n\nBy LMTP.\n", "Subject: two\n\nBy LMTP.\n")
+			for _, text := range []string{"Subject: one\n\nBy LMTP.\n", "Subject: two\n\nBy LMTP.\n"} {
+				d.SendLMTP(t, "ada", text)
+			}
 			manyDir := filepath.Join(root, map[string]string{".": ".Many", "/": "Many"}[layout.sep])
 			writeMany(t, manyDir, many)
 			_, err := theirs.Select("INBOX", nil).Wait()
