@@ -10,7 +10,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"syscall"
 	"time"
 
 	"github.com/creack/pty"
@@ -54,14 +53,6 @@ func (st *stress) maildrop() worker {
 		peers.Maildrop(st.t, st.root, anyOf(w.Rand, staying), textOf(n))
 		st.came(n)
 	}}
-}
-
-// asOwner lets a program run as the owner of the mail.
-func (st *stress) asOwner(cmd *exec.Cmd) {
-	if os.Geteuid() == 0 {
-		uid, gid := peers.Owner(st.t)
-		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}}
-	}
 }
 
 // mutt is a mutt or neomutt that opens a mailbox by its directory. It flags, deletes, saves to other mailboxes,
@@ -125,7 +116,7 @@ set maildir_trash=no
 		}
 		cmd := exec.Command(program, "-n", "-F", rc, "-f", path(box), "-e", "push '"+functions.String()+"<sync-mailbox><quit>'")
 		cmd.Env = []string{"HOME=" + home, "TERM=xterm", "LANG=C.UTF-8", "PATH=/usr/bin:/bin"}
-		st.asOwner(cmd)
+		peers.AsOwner(st.t, cmd)
 		tty, err := pty.StartWithSize(cmd, &pty.Winsize{Cols: 80, Rows: 24})
 		if err != nil {
 			st.t.Error(err)

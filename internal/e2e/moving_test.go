@@ -11,7 +11,6 @@ import (
 	"regexp"
 	"slices"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
@@ -226,16 +225,13 @@ func TestMoveSettings(t *testing.T) {
 	}
 }
 
-// asOwner runs maildird as the owner of the mail, and returns what it says and whether it succeeds.
-func asOwner(t *testing.T, args ...string) (string, bool) {
+// maildirdOnce runs maildird as the owner of the mail, and returns what it says and whether it succeeds.
+func maildirdOnce(t *testing.T, args ...string) (string, bool) {
 	t.Helper()
-	uid, gid := peers.Owner(t)
 	cmd := exec.CommandContext(t.Context(), maildirdPath, args...)
 	cmd.Dir = "/"
 	cmd.Env = append(os.Environ(), "GORACE=atexit_sleep_ms=0")
-	if os.Geteuid() == 0 {
-		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}}
-	}
+	peers.AsOwner(t, cmd)
 	out, err := cmd.CombinedOutput()
 	if _, ok := errors.AsType[*exec.ExitError](err); err != nil && !ok {
 		t.Fatal(err)
@@ -299,9 +295,9 @@ names = "utf-8"
 	move := func(command string) {
 		t.Helper()
 		before := mailTree(t, root)
-		dry, ok := asOwner(t, command, "courier", "-config", config, "-n")
+		dry, ok := maildirdOnce(t, command, "courier", "-config", config, "-n")
 		wantSameTree(t, command+" -n", before, mailTree(t, root))
-		said, really := asOwner(t, command, "courier", "-config", config)
+		said, really := maildirdOnce(t, command, "courier", "-config", config)
 		stamp := regexp.MustCompile(`\.before-\S+`)
 		if !ok || !really || stamp.ReplaceAllString(dry, "") != stamp.ReplaceAllString(said, "")+"Nothing was changed.\n" {
 			t.Errorf("%s says\n%s, with -n\n%s", command, said, dry)
@@ -310,7 +306,7 @@ names = "utf-8"
 		if maps.Equal(before, after) {
 			t.Errorf("%s does nothing, and says\n%s", command, said)
 		}
-		said, ok = asOwner(t, command, "courier", "-config", config)
+		said, ok = maildirdOnce(t, command, "courier", "-config", config)
 		if !ok {
 			t.Errorf("%s a second time says\n%s", command, said)
 		}
@@ -361,7 +357,7 @@ names = "utf-8"
 		}
 	}
 
-	if said, ok := asOwner(t, "check", "-config", config); ok || !strings.Contains(said, "maildird import courier") {
+	if said, ok := maildirdOnce(t, "check", "-config", config); ok || !strings.Contains(said, "maildird import courier") {
 		t.Errorf("check says nothing of what was not imported:\n%s", said)
 	}
 	if os.Geteuid() == 0 {
@@ -371,7 +367,7 @@ names = "utf-8"
 		}
 	}
 	move("import")
-	if said, ok := asOwner(t, "check", "-config", config); !ok {
+	if said, ok := maildirdOnce(t, "check", "-config", config); !ok {
 		t.Errorf("check after import says\n%s", said)
 	}
 	// Dovecot reads it, too.

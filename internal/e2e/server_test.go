@@ -125,9 +125,8 @@ func (s *server) start(t testing.TB, args ...string) {
 	if s.as != nil {
 		s.cmd.Path, s.cmd.Args = "/bin/sh", append([]string{"sh", "-c", `umask "$0" && exec "$@"`, s.as.umask}, s.cmd.Args...)
 		s.cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &s.as.Credential}
-	} else if os.Geteuid() == 0 {
-		uid, gid := peers.Owner(t)
-		s.cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}}
+	} else {
+		peers.AsOwner(t, s.cmd)
 	}
 	r, w, err := os.Pipe()
 	if err != nil {

@@ -11,7 +11,6 @@ import (
 	"strconv"
 	"strings"
 	"sync"
-	"syscall"
 	"testing"
 
 	"github.com/imapmaildir/imapmaildir/internal/peers"
@@ -124,8 +123,7 @@ SyncState %[2]s/state-
 `, root, dir))
 	own(t, dir)
 	mbsync := exec.Command("mbsync", "-c", rc, "all")
-	uid, gid := peers.Owner(t)
-	mbsync.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}}
+	peers.AsOwner(t, mbsync)
 	if out, err := mbsync.CombinedOutput(); err != nil {
 		t.Fatalf("mbsync: %v\n%s", err, out)
 	}

@@ -105,7 +105,6 @@ func (c *Courier) startGamin() {
 
 // command is a program of Courier's, run for the user whose mail it is.
 func (c *Courier) command(ctx context.Context, program string, args ...string) *exec.Cmd {
-	uid, gid := Owner(c.t)
 	libs, _ := filepath.Glob(c.root + "/usr/lib/*-linux-*") // the pattern is good
 	cmd := exec.CommandContext(ctx, program, args...)
 	cmd.Dir = c.home
@@ -118,7 +117,7 @@ func (c *Courier) command(ctx context.Context, program string, args ...string) *
 		"TCPREMOTEIP=127.0.0.1",
 	}
 	cmd.Stderr = c.t.Output()
-	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}}
+	AsOwner(c.t, cmd)
 	return cmd
 }
 

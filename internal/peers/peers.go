@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"os/user"
 	"strconv"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -55,6 +56,15 @@ func Owner(t testing.TB) (uid, gid int) {
 		t.Fatal(err)
 	}
 	return uid, gid
+}
+
+// AsOwner lets a program run as the [Owner].
+func AsOwner(t testing.TB, cmd *exec.Cmd) {
+	t.Helper()
+	if os.Geteuid() == 0 {
+		uid, gid := Owner(t)
+		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}}
+	}
 }
 
 // Dir is a directory that every user may enter, removed with the test. [testing.T.TempDir] is for
