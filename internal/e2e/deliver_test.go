@@ -362,9 +362,7 @@ func TestDeliveryWhileLocked(t *testing.T) {
 	list := filepath.Join(root, "dovecot-uidlist")
 	i := idle(t, p.s, "ada", "INBOX")
 	before := readFile(t, list)
-	host, err := os.Hostname()
-	must(t, err)
-	writeFile(t, list+".lock", fmt.Sprintf("%d:%s", os.Getpid(), host))
+	leaveLock(t, root, holder(t, os.Getpid()), 0)
 
 	p.dovecot.LDA(t, "ada", "INBOX", letter("by LDA"))
 	p.dovecot.SendLMTP(t, "ada", letter("by LMTP"))
@@ -374,7 +372,7 @@ func TestDeliveryWhileLocked(t *testing.T) {
 	if after := readFile(t, list); after != before {
 		t.Errorf("the list was\n%sand is\n%s", before, after)
 	}
-	must(t, os.Remove(list+".lock"))
+	must(t, os.Remove(lockIn(root)))
 	i.wantExists(t, 3)
 	if n := i.expunges.Load(); n > 0 {
 		t.Errorf("%d EXPUNGEs of what nobody removed", n)

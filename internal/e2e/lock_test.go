@@ -22,15 +22,22 @@ import (
 
 var longLocks = flag.Bool("longlocks", false, "whether TestTrap05ForeignLocks waits for locks that take two minutes")
 
-// leaveLock puts another program's dovecot-uidlist.lock into a mailbox, whole from the first moment. age is since
-// when it is there. An error says that there is one.
-func leaveLock(t testing.TB, root, content string, age time.Duration) error {
+// leaveLock puts another program's dovecot-uidlist.lock into a mailbox, whole from the first moment, as soon as nobody
+// else has it there. age is since when it is there.
+func leaveLock(t testing.TB, root, content string, age time.Duration) {
 	t.Helper()
 	tmp := filepath.Join(peers.Dir(t), "lock")
 	writeFile(t, tmp, content)
 	then := time.Now().Add(-age)
 	must(t, os.Chtimes(tmp, then, then))
-	return os.Link(tmp, lockIn(root))
+	for deadline := time.Now().Add(patience); ; {
+		err := os.Link(tmp, lockIn(root))
+		if err == nil {
+			return
+		} else if !errors.Is(err, fs.ErrExist) || time.Now().After(deadline) {
+			t.Fatal(err)
+		}
+	}
 }
 
 func lockIn(root string) string { return filepath.Join(root, "dovecot-uidlist.lock") }
@@ -113,7 +120,7 @@ func testLockOfTheDead(t *testing.T) {
 	for i, server := range []struct{ name, addr string }{{"maildird", s.imap}, {"Dovecot", d.Addr}} {
 		c := login(t, server.addr, users[i])
 		c.ok("SELECT INBOX")
-		must(t, leaveLock(t, s.root(users[i]), holder(t, deadPID(t)), 0))
+		leaveLock(t, s.root(users[i]), holder(t, deadPID(t)), 0)
 		c.quit = runtime.Goexit
 		all.Go(func() {
 			begin := time.Now()
@@ -144,7 +151,7 @@ func testLockOfTheLiving(t *testing.T) {
 			}
 			idler.idle()
 			pid := livePID(t, uid)
-			must(t, leaveLock(t, root, holder(t, pid), time.Hour))
+			leaveLock(t, root, holder(t, pid), time.Hour)
 			waiting.send("w STORE 1 +FLAGS (\\Flagged)\r\n")
 			waiting.told(fmt.Sprintf(`^\* NO \[INUSE\] .*\b%d\b.* seconds`, pid))
 			behind.send("b APPEND INBOX (\\Draft) {10+}\r\nSubject: x\r\n")
@@ -196,7 +203,7 @@ func testLockClientLeaves(t *testing.T) {
 	c := login(t, s.imap, "ada")
 	c.ok("SELECT INBOX")
 	before := s.count("msg=disconnected")
-	must(t, leaveLock(t, root, holder(t, livePID(t, 0)), 0))
+	leaveLock(t, root, holder(t, livePID(t, 0)), 0)
 	c.send("w STORE 1 +FLAGS (\\Deleted)\r\n")
 	s.waitLog(t, "waiting for a lock")
 	c.Close()
@@ -238,7 +245,7 @@ func testLockOfUnknown(t *testing.T) {
 	} {
 		c := login(t, s.imap, "ada")
 		c.ok("SELECT INBOX")
-		must(t, leaveLock(t, root, content, time.Hour)) // by its time it is old, but nobody saw that it did not change
+		leaveLock(t, root, content, time.Hour) // by its time it is old, but nobody saw that it did not change
 		c.send("w STORE 1 -FLAGS (\\Seen)\r\nx STORE 1 +FLAGS (\\Seen)\r\n")
 		line := c.told(`^\* `)
 		if want := `^\* NO \[INUSE\] Mailbox is locked by (another program|process \d+ on elsewhere.example.org): waiting, at most \d+ seconds more$`; !regexp.MustCompile(want).MatchString(line) {
@@ -265,6 +272,11 @@ func testLockRace(t *testing.T) {
 	second := serve(t, d.Location(), "")
 	stop := make(chan struct{})
 	var all sync.WaitGroup
+	end := sync.OnceFunc(func() {
+		close(stop)
+		all.Wait()
+	})
+	defer end()
 	var stores atomic.Int64
 	for i, addr := range []string{s.imap, second.imap, d.Addr, d.Addr} {
 		c := login(t, addr, "ada")
@@ -283,16 +295,10 @@ func testLockRace(t *testing.T) {
 		})
 	}
 	dead := deadPID(t)
-	for n := 0; n < rounds && !t.Failed(); {
-		err := leaveLock(t, root, holder(t, dead), time.Hour)
-		if err == nil {
-			n++
-		} else if !errors.Is(err, fs.ErrExist) {
-			t.Error(err)
-		}
+	for n := 0; n < rounds && !t.Failed(); n++ {
+		leaveLock(t, root, holder(t, dead), time.Hour)
 	}
-	close(stop)
-	all.Wait()
+	end()
 	t.Logf("%d locks were left behind during %d STOREs", rounds, stores.Load())
 	for _, server := range []*server{s, second} {
 		if n := server.count("was taken away"); n > 0 {
@@ -329,7 +335,7 @@ func testLockLong(t *testing.T) {
 					t.Parallel()
 					conn := login(t, server.addr, users[i])
 					conn.ok("SELECT INBOX")
-					must(t, leaveLock(t, s.root(users[i]), c.content, 0))
+					leaveLock(t, s.root(users[i]), c.content, 0)
 					begin := time.Now()
 					conn.send("long " + c.command)
 					if c.release > 0 {

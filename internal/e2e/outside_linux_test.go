@@ -433,7 +433,7 @@ func mount(t *testing.T, kind, options string) (dir, location string) {
 // all back.
 func (d smallDisk) fill(s *server) (free func()) {
 	d.t.Helper()
-	defer s.pause(d.t, filepath.Join(s.root("ada"), "dovecot-uidlist.lock"))()
+	defer s.pause(d.t, lockIn(s.root("ada")))()
 	name := filepath.Join(d.dir, "filler")
 	f, err := os.Create(name)
 	must(d.t, err)

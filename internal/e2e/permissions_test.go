@@ -180,7 +180,7 @@ func TestTrap26Modes(t *testing.T) {
 				dir = filepath.Join(root, ".Box")
 			}
 			n := 0
-			lockAccess(t, filepath.Join(dir, "dovecot-uidlist.lock"), lock(dir), func() {
+			lockAccess(t, lockIn(dir), lock(dir), func() {
 				n++
 				c.ok(fmt.Sprintf(`STORE 1 %cFLAGS (\Flagged)`, "+-"[n%2]))
 			})

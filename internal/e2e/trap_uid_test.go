@@ -190,7 +190,7 @@ func TestTrap07CutRecord(t *testing.T) {
 	list := filepath.Join(dir, "dovecot-uidlist")
 	writeFile(t, filepath.Join(dir, "cur", "1700000001.one:2,"), "Subject: one\n\n")
 	ours.ok("SELECT slow")
-	writeFile(t, list+".lock", fmt.Sprintf("%d:%s", os.Getpid(), hostName(t)))
+	leaveLock(t, dir, holder(t, os.Getpid()), 0)
 	idler := login(t, s.imap, "ada")
 	idler.ok("SELECT slow")
 	idler.idle()
@@ -202,7 +202,7 @@ func TestTrap07CutRecord(t *testing.T) {
 			must(t, os.Rename(filepath.Join(dir, "tmp", "1700000002.two"), filepath.Join(dir, "cur", "1700000002.two:2,F")))
 		}
 	}
-	must(t, os.Remove(list+".lock"))
+	must(t, os.Remove(lockIn(dir)))
 	idler.until("* 2 EXISTS")
 	ours.ok("NOOP")
 	if got := ours.uids(); got != "1 7" {
@@ -210,13 +210,6 @@ func TestTrap07CutRecord(t *testing.T) {
 	}
 	wantSameMail(t, d, s, "ada")
 	d.WantNoComplaint(t)
-}
-
-func hostName(t *testing.T) string {
-	t.Helper()
-	name, err := os.Hostname()
-	must(t, err)
-	return name
 }
 
 // Trap 8: fields of dovecot-uidlist that mean nothing here, in its header and its records, are there still after
@@ -297,7 +290,7 @@ func TestTrap16OnlyTheListChanges(t *testing.T) {
 	idler.idle()
 
 	// Mail comes while another program has the lock, so that nobody can number it, and is numbered by that one.
-	writeFile(t, list+".lock", fmt.Sprintf("%d:%s", os.Getpid(), hostName(t)))
+	leaveLock(t, root, holder(t, os.Getpid()), 0)
 	must(t, deliver(root, otherMail))
 	own(t, filepath.Join(root, "new"))
 	var base string
@@ -307,7 +300,7 @@ func TestTrap16OnlyTheListChanges(t *testing.T) {
 		}
 	}
 	appendFile(t, list, "40 :"+base+"\n")
-	must(t, os.Remove(list+".lock"))
+	must(t, os.Remove(lockIn(root)))
 	idler.until("* 3 EXISTS")
 	for who, c := range map[string]*conn{"maildird": ours, "Dovecot": theirs} {
 		c.ok("NOOP")
