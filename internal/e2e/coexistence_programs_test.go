@@ -147,36 +147,11 @@ func (st *stress) anyIn(w *worker, name string) (number int, ok bool) {
 func (st *stress) mbsync(p *party) worker {
 	peers.Need(st.t, "mbsync")
 	local := st.t.TempDir()
-	_, port, _ := strings.Cut(p.addr, ":")
-	security := "SSLType None\nAuthMechs LOGIN"
+	copied := &mbsync{dir: local, expunge: "Both", patterns: "INBOX A B"}
+	security := ""
 	if p.s != nil {
 		security = "SSLType STARTTLS\nCertificateFile " + p.s.cert
 	}
-	rc := filepath.Join(local, "mbsyncrc")
-	writeFile(st.t, rc, fmt.Sprintf(`
-IMAPAccount server
-Host localhost
-Port %s
-User ada
-Pass pass
-%s
-
-IMAPStore far
-Account server
-
-MaildirStore near
-Path %[3]s/
-Inbox %[3]s/INBOX
-SubFolders Verbatim
-
-Channel all
-Far :far:
-Near :near:
-Patterns INBOX A B
-Create Near
-Expunge Both
-SyncState *
-`, port, security, local))
 	bases := 0
 	var delivered []int // and not pushed yet
 	near := func(name string) string { return filepath.Join(local, name) }
@@ -212,7 +187,7 @@ SyncState *
 				}
 			}
 		}
-		out, err := exec.Command("mbsync", "-c", rc, "-a").CombinedOutput()
+		out, err := copied.command(st.t, p.addr, security).CombinedOutput()
 		if err != nil && wentMeanwhile.Match(out) {
 			return // it says so and goes on in its next run
 		} else if err != nil {

@@ -64,8 +64,9 @@ var tuid = regexp.MustCompile(`(?m)^X-TUID: .*\n`)
 // An mbsync is a copy of ada's account that mbsync keeps, in a directory. Its separator in local names
 // is "/", and its names are as IMAP spells them.
 type mbsync struct {
-	dir     string
-	expunge string // where it removes what is deleted on the other side: None or Both
+	dir      string
+	expunge  string // where it removes what is deleted on the other side: None or Both
+	patterns string // of its mailboxes; "": all
 }
 
 // command is mbsync, to be run with a server; more is what else it has to know of that.
@@ -98,11 +99,11 @@ SubFolders Verbatim
 Channel all
 Far :far:
 Near :near:
-Patterns *
+Patterns %s
 Create Both
 Expunge %s
 SyncState *
-`, host, port, cmp.Or(more, "SSLType None"), m.dir, m.expunge))
+`, host, port, cmp.Or(more, "SSLType None"), m.dir, cmp.Or(m.patterns, "*"), m.expunge))
 	return exec.CommandContext(t.Context(), "mbsync", append(flags, "-c", rc, "-a")...)
 }
 

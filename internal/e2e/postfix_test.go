@@ -97,11 +97,6 @@ func TestPostfix(t *testing.T) {
 	mail, location := mailDir(t)
 	p := peers.StartPostfix(t, mail, users...)
 	s := serve(t, location, "")
-	letter := func(subject string) string {
-		return "From: sender@test.example\nDate: Mon, 2 Jan 2006 15:04:05 +0000\nMessage-Id: <" + subject + "@test.example>\n" +
-			"Subject: " + subject + "\n\n" +
-			".a dot first\n" + strings.Repeat("a long line ", 70) + "\nGrüße\n\ttab and space \n\n"
-	}
 	// fetch compares a message as curl gets it with the file and with what was sent.
 	fetch := func(user, uid, subject string) {
 		t.Helper()
