@@ -1,7 +1,6 @@
 package maildir
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -11,7 +10,6 @@ import (
 	"regexp"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
 
 	"github.com/emersion/go-imap/v2"
@@ -22,24 +20,11 @@ import (
 type damagedRoot struct {
 	t    *testing.T
 	path string
-
-	mu  sync.Mutex // guards log: a look may be made on another goroutine
-	log bytes.Buffer
-}
-
-// Write adds to the log.
-func (r *damagedRoot) Write(p []byte) (int, error) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return r.log.Write(p)
+	log  accountLog
 }
 
 // said is what was logged.
-func (r *damagedRoot) said() string {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return r.log.String()
-}
+func (r *damagedRoot) said() string { return r.log.String() }
 
 // newDamagedRoot makes a root with files in it, by their paths.
 func newDamagedRoot(t *testing.T, files map[string]string) *damagedRoot {
@@ -83,7 +68,7 @@ func (r *damagedRoot) read(name string) string {
 // start opens the account as a new process does.
 func (r *damagedRoot) start() *Account {
 	r.t.Helper()
-	a, err := Open(r.path, &Options{Logger: slog.New(slog.NewTextHandler(r, nil))})
+	a, err := Open(r.path, &Options{Logger: slog.New(slog.NewTextHandler(&r.log, nil))})
 	if err != nil {
 		r.t.Fatal(err)
 	}
@@ -481,17 +466,12 @@ func TestSetAside(t *testing.T) {
 	a := r.start()
 	t.Cleanup(func() { a.Close() }) // after the mailboxes
 	inbox := open(t, a, "INBOX", RefOptions{})
-	setFault := func(fault func(op string, paths ...string) error) {
-		inbox.disk.Lock() // it may be looking
-		defer inbox.disk.Unlock()
-		inbox.d.fault = fault
-	}
 	var want []string
 	for i := range 5 {
 		text := fmt.Sprintf("garbage %d\n", i)
 		want = append(want, text)
 		for j, op := range []string{"link", "create"} { // "create": the new list
-			setFault(func(o string, paths ...string) error {
+			setFault(inbox, func(o string, paths ...string) error {
 				if o == op && strings.Contains(filepath.Base(paths[0]), listFile) && !strings.HasSuffix(paths[0], ".lock") {
 					return unix.ENOSPC
 				}
@@ -507,7 +487,7 @@ func TestSetAside(t *testing.T) {
 				}
 			}
 		}
-		setFault(nil)
+		setFault(inbox, nil)
 		if s := resync(t, inbox); len(s.Messages) != 1 {
 			t.Fatalf("there are %d messages", len(s.Messages))
 		}
@@ -522,7 +502,7 @@ func TestSetAside(t *testing.T) {
 	}
 
 	// Where there are no links it is copied.
-	setFault(func(op string, paths ...string) error {
+	setFault(inbox, func(op string, paths ...string) error {
 		if op == "link" {
 			return unix.EPERM
 		}

@@ -223,12 +223,7 @@ func TestNoFileAnyMore(t *testing.T) {
 // appendBeside appends a message, and another program delivers one while ours is made durable, on a slow disk.
 func (b *box) appendBeside() {
 	b.t.Helper()
-	setFault := func(f func(op string, paths ...string) error) {
-		b.disk.Lock()
-		defer b.disk.Unlock()
-		b.d.fault = f
-	}
-	setFault(func(op string, paths ...string) error {
+	setFault(b.Ref, func(op string, paths ...string) error {
 		if op == "fsync" && strings.HasSuffix(paths[0], "/new") {
 			b.write("new/9.foreign")
 			time.Sleep(3 * coarse)
@@ -236,7 +231,7 @@ func (b *box) appendBeside() {
 		return nil
 	})
 	_, _, err := b.Append(context.Background(), strings.NewReader("x"), nil, time.Time{})
-	setFault(nil)
+	setFault(b.Ref, nil)
 	b.must(err)
 }
 

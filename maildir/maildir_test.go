@@ -75,6 +75,24 @@ func wantSound(t *testing.T, a *Account) {
 	}
 }
 
+// An accountLog is what an account logs, also from goroutines of its own.
+type accountLog struct {
+	mu   sync.Mutex // guards text
+	text strings.Builder
+}
+
+func (l *accountLog) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.Write(p)
+}
+
+func (l *accountLog) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.String()
+}
+
 func open(t *testing.T, a *Account, name string, o RefOptions) *Ref {
 	t.Helper()
 	r, err := a.Mailbox(name, o)

@@ -1,7 +1,6 @@
 package maildir
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"log/slog"
@@ -16,7 +15,7 @@ import (
 )
 
 // quotaLog is an account's log, by the lines of quota files.
-type quotaLog struct{ bytes.Buffer }
+type quotaLog struct{ accountLog }
 
 func (l *quotaLog) lines() (lines []string) {
 	for line := range strings.Lines(l.String()) {
@@ -280,7 +279,7 @@ func TestQuotaTakenBack(t *testing.T) {
 	failed := 0
 	for n := 1; ; n++ {
 		left := n
-		box.d.fault = func(op string, paths ...string) error {
+		setFault(box, func(op string, paths ...string) error {
 			if op != "rename" && op != "sync" && op != "write" || strings.HasSuffix(paths[0], ".lock") {
 				return nil
 			}
@@ -288,9 +287,9 @@ func TestQuotaTakenBack(t *testing.T) {
 				return errors.New("the disk failed")
 			}
 			return nil
-		}
+		})
 		_, err := r.CopyTo(ctx, box.Mailbox, msgs)
-		box.d.fault = nil
+		setFault(box, nil)
 		if err == nil {
 			break
 		}

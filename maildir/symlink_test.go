@@ -1,7 +1,6 @@
 package maildir
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"log/slog"
@@ -26,7 +25,7 @@ func symlinkTo(t *testing.T, target, name string) {
 // it.
 func TestSymlinkOut(t *testing.T) {
 	eachLayout(t, func(t *testing.T, a *Account) {
-		var log bytes.Buffer
+		var log accountLog
 		a.opts.Logger = slog.New(slog.NewTextHandler(&log, nil))
 		ctx := context.Background()
 		sep := string(a.Separator())
