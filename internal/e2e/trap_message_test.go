@@ -191,7 +191,7 @@ func TestTrap23Copies(t *testing.T) {
 }
 
 // expunged is what a session is answered to commands that name messages of which another one expunged 2, as
-// patterns of all responses in a line, and what Dovecot has answered. What was expunged may be kept or not.
+// patterns of all responses in a line. What was expunged may be kept or not.
 var expunged = []struct {
 	command string
 	kept    string // by default, expunged by maildird
