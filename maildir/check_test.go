@@ -34,8 +34,8 @@ func TestCheck(t *testing.T) {
 		{"no UIDVALIDITY", write(listFile, "3 N1 G"+guid+"\n"), `no UIDVALIDITY or no next UID: all messages will get new UIDs`, true},
 		{"version 1", write(listFile, "1 5 3\n3 a\n"), `the next UID is 3, and there is UID 3`, true},
 		{"list is a directory", mkdir(listFile), "is a directory and should be a file", true},
-		{"twins", both(write("cur/1.a:2,", "x"), write("cur/1.a:2,S", "y")), `"cur/1.a:2,S": has the base name of "cur/1.a:2,", which is another file`, true},
-		{"new and cur", both(write("new/1.a", "x"), write("cur/1.a:2,S", "y")), `has the base name of "new/1.a"`, true},
+		{"twins", all(write("cur/1.a:2,", "x"), write("cur/1.a:2,S", "y")), `"cur/1.a:2,S": has the base name of "cur/1.a:2,", which is another file`, true},
+		{"new and cur", all(write("new/1.a", "x"), write("cur/1.a:2,S", "y")), `has the base name of "new/1.a"`, true},
 		{"line break", write("cur/1\n2", "x"), `"cur/1\n2": has a line break`, true},
 		{"directory in cur", mkdir("cur/sub"), `"cur/sub": is a directory`, false},
 		{"symlink in new", symlink("/etc/passwd", "new/link"), `"new/link": is a symlink`, false},
@@ -48,29 +48,29 @@ func TestCheck(t *testing.T) {
 		{"cut compressed file", write("cur/1.a,S=4134,W=4237:2,", zipped[:300]), `is compressed (gzip) and can't be read: unexpected EOF`, true},
 		{"compressed file of another format", write("cur/1.a", string(sample(t, "xz"))), `is compressed (xz) and can't be read: this server reads gzip, zstd, bzip2 only`, true},
 		{"unreadable", mode("cur/1.a:2,", 0), `"cur/1.a:2,": has mode 0000`, true},
-		{"list not writable", both(write(listFile, "3 V1 N1 G"+guid+"\n"), func(root string) error { return os.Chmod(filepath.Join(root, listFile), 0o400) }), "has mode 0400", true},
+		{"list not writable", all(write(listFile, "3 V1 N1 G"+guid+"\n"), func(root string) error { return os.Chmod(filepath.Join(root, listFile), 0o400) }), "has mode 0400", true},
 		{"directory not writable", func(root string) error { return os.Chmod(filepath.Join(root, "cur"), 0o500) }, `"cur": has mode 0500`, true},
 		{"keyword line", write(keysFile, "0 Work\n26 x\n"), `"dovecot-keywords" line 2: "26 x\n" names no letter`, false},
 		{"keyword without a name", write("cur/1.a:2,Sb", "x"), `has no name for the letter 'b' that 1 messages use`, false},
 		{"Courier's list", write(courierList, "1 5 1\n"), `"courierimapuiddb": has UIDs that clients know from Courier`, false},
-		{"Courier's list, imported", both(write(courierList, "1 5 1\n"), write(listFile, "3 V5 N1 G"+guid+"\n")), "", false},
-		{"dead lock", both(write(listLock, fmt.Sprintf("%d:%s", 1<<22+1, hostName)), age(listLock, old)), `"dovecot-uidlist.lock": was left behind by`, false},
-		{"living lock", both(write(listLock, "1:"+hostName), age(listLock, old)), "", false},
-		{"other host's lock", both(write(listLock, "1:elsewhere"), age(listLock, old)), `was left behind by "1:elsewhere"`, false},
+		{"Courier's list, imported", all(write(courierList, "1 5 1\n"), write(listFile, "3 V5 N1 G"+guid+"\n")), "", false},
+		{"dead lock", all(write(listLock, fmt.Sprintf("%d:%s", 1<<22+1, hostName)), age(listLock, old)), `"dovecot-uidlist.lock": was left behind by`, false},
+		{"living lock", all(write(listLock, "1:"+hostName), age(listLock, old)), "", false},
+		{"other host's lock", all(write(listLock, "1:elsewhere"), age(listLock, old)), `was left behind by "1:elsewhere"`, false},
 		{"other host's fresh lock", write(listLock, "1:elsewhere"), "", false},
-		{"subscriptions lock", both(write("subscriptions.lock", ""), age("subscriptions.lock", old)), `"subscriptions.lock": was left behind`, false},
+		{"subscriptions lock", all(write("subscriptions.lock", ""), age("subscriptions.lock", old)), `"subscriptions.lock": was left behind`, false},
 		{"missing tmp", func(root string) error { return os.Remove(filepath.Join(root, "tmp")) }, `"tmp": is missing`, false},
-		{"file for new", both(func(root string) error { return os.Remove(filepath.Join(root, "new")) }, write("new", "")), `"new": is not a directory`, true},
+		{"file for new", all(func(root string) error { return os.Remove(filepath.Join(root, "new")) }, write("new", "")), `"new": is not a directory`, true},
 		{"symlink out of the root", symlink("/etc", ".out"), `".out": is a symlink that leads nowhere or out`, false},
-		{"symlink to a mailbox", both(sub(".Mail"), symlink(".Mail", ".in")), "", false},
+		{"symlink to a mailbox", all(sub(".Mail"), symlink(".Mail", ".in")), "", false},
 		{"file for a mailbox", write(".file", ""), `".file": is named as a mailbox`, false},
 		{"name", sub(".Bad&x"), `mailbox "Bad&x": ".Bad&x": is not spelled as this server spells names (utf-7)`, false},
 		{"subscription", write(subsFile, "V\t2\n\nWork\nBad&x\n"), `"subscriptions" line 4: "Bad&x": no mailbox`, false},
 		{"subscriptions v1", write(subsFile, "Work\n/etc\n"), `"subscriptions" line 2: "/etc": no mailbox`, false},
 		{"validity text", write(validityFile, "xyz"), `"dovecot-uidvalidity" line 1: "xyz" is not 8`, false},
-		{"validity counters", both(write(suffixed(5), ""), write(suffixed(6), "")), "has several counters", false},
+		{"validity counters", all(write(suffixed(5), ""), write(suffixed(6), "")), "has several counters", false},
 		{"validity suffix", write(validityFile+".xx", ""), "does not end in 8 hex", false},
-		{"validity went back", both(write(suffixed(5), ""), write(validityFile, "00000006")), "at 00000006 and its counter at 00000005", true},
+		{"validity went back", all(write(suffixed(5), ""), write(validityFile, "00000006")), "at 00000006 and its counter at 00000005", true},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			root := t.TempDir()
@@ -102,7 +102,7 @@ func TestCheck(t *testing.T) {
 func TestCheckOldTmp(t *testing.T) {
 	defer func(age time.Duration) { tmpAge = age }(tmpAge)
 	root := t.TempDir()
-	if err := both(sub(""), write("tmp/1.x", ""))(root); err != nil {
+	if err := all(sub(""), write("tmp/1.x", ""))(root); err != nil {
 		t.Fatal(err)
 	}
 	for _, c := range []struct {
@@ -140,12 +140,14 @@ func TestCheckEachMailbox(t *testing.T) {
 
 type step = func(root string) error
 
-func both(a, b step) step {
+func all(steps ...step) step {
 	return func(root string) error {
-		if err := a(root); err != nil {
-			return err
+		for _, do := range steps {
+			if err := do(root); err != nil {
+				return err
+			}
 		}
-		return b(root)
+		return nil
 	}
 }
 
@@ -154,7 +156,7 @@ func write(name, text string) step {
 }
 
 func mode(name string, perm fs.FileMode) step {
-	return both(write(name, "x"), func(root string) error { return os.Chmod(filepath.Join(root, name), perm) })
+	return all(write(name, "x"), func(root string) error { return os.Chmod(filepath.Join(root, name), perm) })
 }
 
 func mkdir(name string) step {

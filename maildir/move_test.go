@@ -30,17 +30,6 @@ func snapshotOf(t *testing.T, root string) string {
 	return b.String()
 }
 
-func all(do ...func(root string) error) func(root string) error {
-	return func(root string) error {
-		for _, f := range do {
-			if err := f(root); err != nil {
-				return err
-			}
-		}
-		return nil
-	}
-}
-
 // ImportCourier and ExportCourier say what they do, and leave alone what they can't do right.
 func TestMoveCourier(t *testing.T) {
 	wait := moveLockWait
@@ -49,7 +38,7 @@ func TestMoveCourier(t *testing.T) {
 	const guid = "0123456789abcdef0123456789abcdef"
 	imports, exports := ImportCourier, ExportCourier
 	two := all(write("cur/1.a:2,S", ""), write("new/2.b", ""))
-	keywords := func(names ...string) func(root string) error {
+	keywords := func(names ...string) step {
 		return all(mkdir(courierKeys), write(courierKeys+"/:list", strings.Join(names, "\n")))
 	}
 	var letters []string

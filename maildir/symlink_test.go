@@ -30,7 +30,7 @@ func TestSymlinkOut(t *testing.T) {
 		ctx := context.Background()
 		sep := string(a.Separator())
 		outside := t.TempDir()
-		if err := both(sub("Sub"), both(sub(".Sub"), sub("")))(outside); err != nil {
+		if err := all(sub("Sub"), sub(".Sub"), sub(""))(outside); err != nil {
 			t.Fatal(err)
 		}
 		for _, name := range []string{"Mail", "Half", "Tree", "Tree" + sep + "Leaf"} {
