@@ -20,8 +20,8 @@ type Options struct {
 	Prefix string
 	// Inbox is the directory of INBOX; "" is the account's root (Dovecot's INBOX=).
 	Inbox string
-	// Control is where dovecot-uidlist, dovecot-keywords and subscriptions are; "" is with the mail (Dovecot's
-	// CONTROL=).
+	// Control is where Dovecot's files are (docs/coexistence.md), and with them maildirsize; "" is with the mail
+	// (Dovecot's CONTROL=).
 	Control string
 	// Separator is the hierarchy separator that clients see; 0 is the layout's own, '.' for
 	// LayoutMaildirpp and '/' for LayoutFS.
@@ -82,7 +82,7 @@ func (o *Options) keepMessages() int {
 	return o.KeepMessages
 }
 
-// A Layout is a way to lay mailboxes out in an account's root. INBOX is always the root itself.
+// A Layout is a way to lay mailboxes out in an account's root. INBOX is the root itself, if it has no place of its own.
 type Layout int
 
 const (

@@ -14,8 +14,9 @@ import (
 )
 
 const (
-	// quotaFile is Maildir++'s quota file, in an account's root or, as Dovecot has it, in that of its control files. Its first line has the limits. The lines after it have
-	// bytes and messages each, and their sum is what the account takes: whoever changes mail appends a line.
+	// quotaFile is Maildir++'s quota file, in an account's root or, as Dovecot has it, in that of its control files. Its
+	// first line has the limits. The lines after it have bytes and messages each, and their sum is what the account takes:
+	// whoever changes mail appends a line.
 	// What is done with it here is in docs/coexistence.md.
 	quotaFile = "maildirsize"
 	// quotaFull is from which size on the file is counted anew, which all programs agree on.
