@@ -8,7 +8,7 @@
 // data race, no panic. The peers are in package internal/peers. Whoever lacks one skips its test,
 // unless MAILDIR_PEERS is "require".
 //
-// A test talks to the server through a program (curl, mbsync, neomutt, Python's imaplib), through
+// A test talks to the server through a program (curl, mbsync, mutt, neomutt, Python's imaplib), through
 // go-imap's client, or, where a client would never say such a thing, line by line ([dial]). It
 // compares what the server says with what is on disk and with what Dovecot says of the same disk.
 //

@@ -268,8 +268,8 @@ func client(t *testing.T, addr, user string, o *imapclient.Options) *imapclient.
 	if err != nil {
 		t.Fatal(err)
 	}
-	hangs := time.AfterFunc(3*patience, func() { conn.Close() }) // the client sets deadlines of its own
-	c := imapclient.New(conn, o)
+	hangs := time.AfterFunc(3*patience, func() { conn.Close() })
+	c := imapclient.New(&heardConn{conn, hangs}, o)
 	t.Cleanup(func() {
 		hangs.Stop()
 		c.Close()
@@ -282,6 +282,20 @@ func client(t *testing.T, addr, user string, o *imapclient.Options) *imapclient.
 		t.Fatal(err)
 	}
 	return c
+}
+
+// A heardConn puts off what is to be done when nothing is read for long. The client sets deadlines of its own.
+type heardConn struct {
+	net.Conn
+	silence *time.Timer
+}
+
+func (c *heardConn) Read(b []byte) (int, error) {
+	n, err := c.Conn.Read(b)
+	if n > 0 {
+		c.silence.Reset(3 * patience)
+	}
+	return n, err
 }
 
 // mailDir is a directory for users' homes that the server may write to, and the location of the

@@ -93,12 +93,12 @@ func raceDial(t *testing.T, addr string) *racer {
 		t.Error(err)
 		return nil
 	}
-	conn.SetDeadline(time.Now().Add(patience))
 	return &racer{Conn: conn}
 }
 
 // exchange sends a command and returns its tagged response, or errBye.
 func (c *racer) exchange(command string) (string, error) {
+	c.SetDeadline(time.Now().Add(patience))
 	fmt.Fprintf(c, "t %s\r\n", command)
 	for {
 		line, rest, ok := bytes.Cut(c.b, []byte("\r\n"))

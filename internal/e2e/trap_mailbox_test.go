@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/imapmaildir/imapmaildir/internal/peers"
 )
@@ -142,6 +143,7 @@ func (c *conn) first(command string) (responses string, bye bool) {
 	c.t.Helper()
 	c.tags++
 	tag := fmt.Sprintf("a%d ", c.tags)
+	c.SetReadDeadline(time.Now().Add(patience))
 	fmt.Fprintf(c, "%s%s\r\n", tag, strings.Replace(command, "{}", "{6+}\r\nother\n", 1)) // or it is closed already
 	var all []string
 	for {
