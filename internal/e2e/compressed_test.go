@@ -111,20 +111,16 @@ func wantSameDetails(t *testing.T, what, want, got string) {
 }
 
 // compressedFiles are the files of a mailbox that begin as those of a format, and how many others there are.
-func compressedFiles(t *testing.T, dir, magic string) (files []string, others int) {
+func compressedFiles(t *testing.T, dir, magic string) (compressed []string, others int) {
 	t.Helper()
-	for _, sub := range []string{"new", "cur"} {
-		names, err := filepath.Glob(filepath.Join(dir, sub, "*"))
-		must(t, err)
-		for _, name := range names {
-			if strings.HasPrefix(readFile(t, name), magic) {
-				files = append(files, name)
-			} else {
-				others++
-			}
+	for _, name := range files(t, dir) {
+		if strings.HasPrefix(readFile(t, name), magic) {
+			compressed = append(compressed, name)
+		} else {
+			others++
 		}
 	}
-	return files, others
+	return compressed, others
 }
 
 func zipped(t testing.TB, text string) string {

@@ -60,10 +60,7 @@ func TestDamageMended(t *testing.T) {
 	d := peers.StartDovecot(t, "")
 	var users []string
 	for _, c := range cases {
-		root := d.Maildir(t, c.name)
-		for _, part := range []string{"cur", "new", "tmp"} {
-			must(t, os.Mkdir(filepath.Join(root, part), 0o770))
-		}
+		root := makeMailbox(t, d.Maildir(t, c.name), ".")
 		for name, keyword := range map[string]string{"1000.a": "a", "1001.b": "b", "1002.c": ""} {
 			writeFile(t, filepath.Join(root, "cur", name+":2,"+keyword), "Subject: "+name+"\n\n")
 		}
