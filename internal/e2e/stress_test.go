@@ -623,6 +623,9 @@ func (st *stress) readAll() (boxes []*diskBox) {
 		case !ok || !e.IsDir() || strings.HasPrefix(name, ".") || name == "new" || name == "tmp":
 			continue
 		}
+		if _, err := os.Stat(filepath.Join(st.root, e.Name(), "cur")); st.prefix == "" && name != "INBOX" && err != nil {
+			continue // a directory that is no mailbox is one that may have others below
+		}
 		b, err := st.readBox(name)
 		b.problem = err
 		boxes = append(boxes, b)
@@ -801,6 +804,9 @@ func (st *stress) fresh() (all []*stressSession) {
 	for _, party := range st.parties {
 		lister := login(st.t, party.addr, "ada")
 		for _, line := range lister.ok(`LIST "" *`) {
+			if strings.Contains(strings.ToLower(line), `\noselect`) {
+				continue
+			}
 			s := &stressSession{stress: st, Rand: st.Rand, party: party, changed: make(chan struct{})}
 			if err := s.open(line[strings.LastIndexByte(line, ' ')+1:], true); err != nil || s.name == "" {
 				s.fail("a new session can't look at it: %s: %v", line, err)
