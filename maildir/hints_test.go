@@ -439,3 +439,33 @@ func TestKeywordNamedMeanwhile(t *testing.T) {
 		t.Errorf("its flags are %v", got)
 	}
 }
+
+// A message that another program has numbered is renamed again whenever it is looked for: it keeps its UID.
+func TestNumberedAndRenamed(t *testing.T) {
+	b := newBox(t, RefOptions{Selected: true}, "cur/1.a:2,", "cur/2.b:2,")
+	b.write("cur/3.c:2,")
+	f, err := os.OpenFile(b.path(listFile), os.O_APPEND|os.O_WRONLY, 0)
+	b.must(err)
+	_, err = f.WriteString("3 :3.c\n")
+	b.must(err)
+	b.must(f.Close())
+	name, times := "cur/3.c:2,", 0
+	b.w.mu.Lock()
+	b.w.settling = func(part string) bool {
+		if part == "cur" && times < 5 { // as often as one look asks
+			times++
+			next := "cur/3.c:2," + string("DFRST"[times%5])
+			b.must(os.Rename(b.path(name), b.path(next)))
+			b.w.add(name) // what was heard of by now has another name
+			name = next
+		}
+		return true
+	}
+	b.w.mu.Unlock()
+	b.sync()
+	b.w.add(name)
+	s := b.sync()
+	if len(s.Messages) != 3 || s.Messages[2].UID != 3 || s.UIDNext != 4 {
+		t.Errorf("after %d renames %d messages, the last one UID %d, next %d", times, len(s.Messages), s.Messages[len(s.Messages)-1].UID, s.UIDNext)
+	}
+}

@@ -113,9 +113,13 @@ func (m *Mailbox) lookTwice(r *reading) error {
 			}
 		case len(more) == 0:
 			return nil
-		case i == 3:
+		case i == 3 && !r.comes(more):
 			m.leaveOpen(r, more)
 			return nil
+		case i == 3:
+			if err := m.scanInstead(r); err != nil {
+				return err
+			}
 		default:
 			maps.Copy(r.names, more)
 			if err := m.lookAt(r, more); err != nil {
@@ -240,6 +244,21 @@ func (m *Mailbox) heardMeanwhile() (map[string]struct{}, error) {
 		names = map[string]struct{}{}
 	}
 	return names, nil
+}
+
+// comes reports whether one of the names is that of a message which has a UID already, and is in no snapshot yet. It can't
+// be left for the next look: its UID would be below UIDNEXT then, and it would get another one.
+func (r *reading) comes(names map[string]struct{}) bool {
+	if r.list == nil {
+		return false
+	}
+	bases := make(map[string]bool, len(names))
+	for name := range names {
+		base, _ := splitName(name[len("cur/"):])
+		bases[base] = r.places.find(r.prev, base) < 0
+	}
+	first, _ := r.news()
+	return slices.ContainsFunc(r.list.records[first:], func(rec uidRecord) bool { return bases[rec.base] })
 }
 
 // leaveOpen takes for unchanged, until the next look, what is renamed so fast that it can't be met.
