@@ -147,8 +147,8 @@ func lookAtLock(d *dir, name, guarded string) (s stamp, err error) {
 	} else if err == nil {
 		s.lock, err = statFile(s.f)
 	}
-	if err == nil && s.f != nil {
-		b, _ := io.ReadAll(io.LimitReader(s.f, 512)) // nothing from a directory, which locks as well
+	if err == nil && s.f != nil && s.lock.mode.IsRegular() { // a directory locks as well
+		b, _ := io.ReadAll(io.LimitReader(s.f, 512))
 		s.holder = LockHolder(strings.TrimSuffix(string(b), "\n"))
 	}
 	if err == nil {

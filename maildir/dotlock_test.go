@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -208,5 +209,19 @@ func raceForLock(t *testing.T, path string) {
 		leave(t, filepath.Join(path, listLock))
 		l.forget()
 		l.f.Close()
+	}
+}
+
+// A lock that is no file is waited for like any other, whatever it would give or not give to who reads it.
+func TestLockIsFIFO(t *testing.T) {
+	path := t.TempDir()
+	lock := filepath.Join(path, listLock)
+	must(t, syscall.Mkfifo(lock, 0o600))
+	f, err := os.OpenFile(lock, os.O_RDWR, 0) // who reads would wait for what is written here
+	must(t, err)
+	defer f.Close()
+	_, err = lockDotfile(t.Context(), lockDir(t, path), listLock, dotlockOptions{guarded: listFile, wait: shortWait, access: private})
+	if !errors.Is(err, ErrLocked) {
+		t.Error(err)
 	}
 }
