@@ -34,7 +34,7 @@ build/courier:
 strategies: peers
 	MAILDIR_PEERS=require go test ./internal/e2e -run '^TestStrategies' -count 1 -update
 
-# The figures in docs/coexistence.md: eight pairings of servers and programs, five minutes each.
+# The figures in docs/coexistence.md: each pairing of servers and programs runs for five minutes.
 coexistence: peers
 	MAILDIR_PEERS=require go test ./internal/e2e -run '^TestCoexistence$$' -count 1 -timeout 2h -coexistence 5m -update
 
