@@ -153,9 +153,9 @@ func (st *stress) mbsync(p *party) worker {
 		security = "SSLType STARTTLS\nCertificateFile " + p.s.cert
 	}
 	bases := 0
-	var delivered []int // and not pushed yet
 	near := func(name string) string { return filepath.Join(local, name) }
 	return worker{name: "mbsync", step: func(w *worker) {
+		var delivered []int
 		for _, name := range staying {
 			if _, err := os.Stat(near(name)); err != nil {
 				continue // before the first run
@@ -188,15 +188,18 @@ func (st *stress) mbsync(p *party) worker {
 			}
 		}
 		out, err := copied.command(st.t, p.addr, security).CombinedOutput()
-		if err != nil && wentMeanwhile.Match(out) {
-			return // it says so and goes on in its next run
-		} else if err != nil {
+		for range 20 {
+			if err == nil || !wentMeanwhile.Match(out) {
+				break
+			}
+			out, err = copied.command(st.t, p.addr, security).CombinedOutput() // it goes on with the rest
+		}
+		if err != nil {
 			st.t.Errorf("mbsync with %s: %v\n%s", p.name, err, out)
 		}
 		for _, n := range delivered {
 			st.came(n)
 		}
-		delivered = nil
 	}}
 }
 

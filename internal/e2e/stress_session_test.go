@@ -213,7 +213,7 @@ func (s *stressSession) answer(tag string) (a answer, err error) {
 		if tagged, ok := strings.CutPrefix(line, tag+" "); ok {
 			s.stress.answered(s.command, tagged)
 			a.tagged = tagged
-			if ok := s.party.s != nil && okAnswer.MatchString(tagged) || s.party.s == nil && okOfDovecot.MatchString(tagged); !ok {
+			if !s.mayAnswer(tagged) {
 				return a, fmt.Errorf("%s: %s", s.command, tagged)
 			}
 			return a, nil
@@ -230,6 +230,18 @@ var okAnswer = regexp.MustCompile(`^(OK|NO \[(NONEXISTENT|ALREADYEXISTS|TRYCREAT
 
 // okOfDovecot is what Dovecot may answer: it knows fewer codes.
 var okOfDovecot = regexp.MustCompile(`^(OK|NO \[(NONEXISTENT|ALREADYEXISTS|TRYCREATE|EXPUNGEISSUED)\]|NO Mailbox (was deleted under us|doesn't exist)|NO Mailbox already exists|NO New mails were added to mailbox during deletion)`)
+
+// goingNames is in a command about a mailbox that may be removed or renamed meanwhile, which Dovecot may answer by SERVERBUG.
+var goingNames = regexp.MustCompile(`\b[NF][123]\b`)
+
+// mayAnswer reports whether a tagged response is one that may come.
+func (s *stressSession) mayAnswer(tagged string) bool {
+	if s.party.s != nil {
+		return okAnswer.MatchString(tagged)
+	}
+	going := s.mayGo() || goingNames.MatchString(s.command)
+	return okOfDovecot.MatchString(tagged) || going && strings.HasPrefix(tagged, "NO [SERVERBUG]")
+}
 
 func (a answer) ok() bool { return strings.HasPrefix(a.tagged, "OK") }
 
@@ -302,6 +314,9 @@ func (s *stressSession) knowsAll() bool {
 func (s *stressSession) where() string {
 	if s.home != "" {
 		return s.home
+	}
+	if s.idles && s.party.s == nil {
+		return anyOf(s.Rand, staying, passing) // it does not follow, and may be told of another mailbox
 	}
 	return anyOf(s.Rand, staying, staying, moving, passing)
 }
