@@ -306,10 +306,10 @@ func (a *Account) storages() (map[string]bool, error) {
 	return found, nil
 }
 
-// isOwn reports whether a directory is INBOX, or holds control files, and is no mailbox besides.
+// isOwn reports whether a directory in the root is that of INBOX, or one of control files, and no mailbox besides.
 func (a *Account) isOwn(rel string) bool {
-	where := a.mail.join(rel)
-	return where == a.inbox.where || where == a.control.where
+	control, inside := strings.CutPrefix(a.control.where, a.mail.where+"/")
+	return a.mail.join(rel) == a.inbox.where || inside && (rel == control || strings.HasPrefix(rel, control+"/"))
 }
 
 // walk finds the directories below one in the fs layout.
@@ -348,6 +348,9 @@ func isMaildirPart(name string) bool { return name == "cur" || name == "new" || 
 // like on disk, or a directory that another program spelled in its own way.
 func (a *Account) storageOf(name string) (string, error) {
 	storage, err := a.opts.storageName(name)
+	if err == nil && storage != "INBOX" && a.isOwn(a.opts.path(storage)) {
+		return "", ErrNoMailbox
+	}
 	if err == nil {
 		t, rel := a.at(storage)
 		if _, serr := t.stat(rel); serr == nil {

@@ -329,3 +329,43 @@ func TestControlReplacedMeanwhile(t *testing.T) {
 		}
 	})
 }
+
+// The places of INBOX and of control files may be in the root. They are no mailboxes besides, whatever a client calls
+// them.
+func TestPlacesInRoot(t *testing.T) {
+	for _, l := range []Layout{LayoutMaildirpp, LayoutFS} {
+		t.Run(l.String(), func(t *testing.T) {
+			ctx := context.Background()
+			root := t.TempDir()
+			o := &Options{Layout: l}
+			o.Inbox, o.Control = filepath.Join(root, o.path("first")), filepath.Join(root, o.path("control"))
+			a := reopened(t, root, o)
+			must(t, a.Create(ctx, "A", nil))
+			appendMail(t, open(t, a, "INBOX", RefOptions{}), "Subject: 1\r\n\r\n")
+			for _, name := range []string{"first", "control", "control/A"} {
+				_, serr := a.Mailbox(name, RefOptions{})
+				for what, err := range map[string]error{
+					"open":      serr,
+					"create":    a.Create(ctx, name, nil),
+					"rename":    a.Rename(ctx, name, "B"),
+					"rename to": a.Rename(ctx, "A", name),
+					"delete":    a.Delete(ctx, name, false),
+				} {
+					if err == nil {
+						t.Errorf("%s %s", what, name)
+					}
+				}
+			}
+			entries, err := a.List()
+			must(t, err)
+			var names []string
+			for _, e := range entries {
+				names = append(names, e.Name)
+			}
+			if want := []string{"INBOX", "A"}; !slices.Equal(names, want) {
+				t.Errorf("listed are %q, want %q", names, want)
+			}
+			wantControl(t, a, "INBOX", "A")
+		})
+	}
+}

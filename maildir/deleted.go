@@ -232,9 +232,13 @@ func (a *Account) finishMove(to *dir) error {
 
 // free returns ErrNameInUse if a name belongs to a deleted mailbox that somebody still has open: it
 // is not given to another one before (draft 3.2). It returns ErrMailboxExists if another program has spelled
-// the name in its own way: of two mailboxes of one name clients would only find one.
+// the name in its own way: of two mailboxes of one name clients would only find one. It returns a *NameError if something
+// else than mailboxes has its place there.
 func (a *Account) free(storage string) error {
 	name, _ := a.opts.mailboxName(storage)
+	if a.isOwn(a.opts.path(storage)) {
+		return &NameError{Name: name, Reason: "is the server's own"}
+	}
 	if _, taken, err := a.spelledOtherwise(name); err != nil {
 		return err
 	} else if taken {
