@@ -1,7 +1,6 @@
 package maildir
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"io/fs"
@@ -864,60 +863,93 @@ func (a *Account) renameAll(ctx context.Context, from, to string, moves map[stri
 }
 
 // lockAll takes dovecot-uidlist.lock in mailboxes that are to get other names. Programs that find a mailbox by its path, as
-// Dovecot does, would go on elsewhere in the middle of a change, and could not release their lock.
+// Dovecot does, would go on elsewhere in the middle of a change, and could not release their lock. None is held while another
+// one is waited for: that may take long.
 func (a *Account) lockAll(ctx context.Context, storages []string) (unlock func(), err error) {
-	dirs := map[fileID]*dir{} // a symlink may lead to one that is among them
-	var held []*dotlock
-	unlock = func() {
-		for _, l := range held {
-			if err := l.unlock(); err != nil {
-				a.log().Warn("unlock", "root", a.Root(), "err", err)
-			}
-		}
+	dirs, err := a.openLists(storages)
+	closeDirs := func() {
 		for _, d := range dirs {
 			d.close()
 		}
 	}
+	if err != nil {
+		closeDirs()
+		return nil, err
+	}
+	for until := time.Now().Add(lockWait); ; {
+		held, err := lockEach(ctx, dirs, time.Until(until))
+		release := func() {
+			for _, l := range held {
+				if err := l.unlock(); err != nil {
+					a.log().Warn("unlock", "root", a.Root(), "err", err)
+				}
+			}
+		}
+		if err == nil {
+			return func() { release(); closeDirs() }, nil
+		}
+		release()
+		busy := slices.IndexFunc(dirs, func(d *dir) bool {
+			le, ok := errors.AsType[*LockError](err)
+			return ok && le.Path == d.path(listLock)
+		})
+		if busy <= 0 || time.Now().After(until) {
+			closeDirs()
+			return nil, err
+		}
+		dirs[0], dirs[busy] = dirs[busy], dirs[0]
+	}
+}
+
+// openLists opens the directories that the lists of mailboxes are in, each once: a symlink may lead to one that is among
+// them. The caller closes them, also after an error.
+func (a *Account) openLists(storages []string) (dirs []*dir, err error) {
+	seen := map[fileID]bool{}
 	for _, s := range storages {
 		d, err := a.openList(s)
 		if err != nil {
-			unlock()
-			return nil, err
+			return dirs, err
 		}
 		st, err := d.stat("")
-		if other := dirs[st.id]; err != nil || other != nil {
-			d.close()
-			if err != nil {
-				unlock()
-				return nil, err
-			}
+		if err == nil && !seen[st.id] {
+			seen[st.id] = true
+			dirs = append(dirs, d)
 			continue
 		}
-		dirs[st.id] = d
-	}
-	for _, id := range slices.SortedFunc(maps.Keys(dirs), func(x, y fileID) int { return cmp.Compare(x.ino, y.ino) }) {
-		st, err := dirs[id].stat("")
-		var l *dotlock
-		if err == nil {
-			l, err = lockDotfile(ctx, dirs[id], listLock, dotlockOptions{
-				guarded: listFile, wait: lockWait, access: st.access(),
-				waiting: func(w LockWait) error {
-					if w.Waited < stuckAfter {
-						return nil
-					}
-					return tellWait(ctx, w)
-				},
-			})
+		d.close()
+		if err != nil {
+			return dirs, err
 		}
+	}
+	return dirs, nil
+}
+
+// lockEach locks the lists in directories. It waits for the first one, and hardly for the others. It returns those that it
+// has, also after an error.
+func lockEach(ctx context.Context, dirs []*dir, wait time.Duration) (held []*dotlock, err error) {
+	for _, d := range dirs {
+		st, err := d.stat("")
+		if err != nil {
+			return held, err
+		}
+		l, err := lockDotfile(ctx, d, listLock, dotlockOptions{
+			guarded: listFile, wait: wait, access: st.access(),
+			waiting: func(w LockWait) error {
+				if w.Waited < stuckAfter {
+					return nil
+				}
+				return tellWait(ctx, w)
+			},
+		})
 		if errors.Is(err, fs.ErrPermission) {
 			continue // nobody changes it
 		} else if err != nil {
-			unlock()
-			return nil, err
+			return held, err
 		}
 		held = append(held, l)
+		wait = shortWait
 	}
-	return unlock, nil
+	return held, nil
 }
 
 // setMoving notes which names a RENAME changes, so that who looks meanwhile doesn't take it for another

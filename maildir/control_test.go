@@ -369,3 +369,33 @@ func TestPlacesInRoot(t *testing.T) {
 		})
 	}
 }
+
+// RENAME waits for the lock of one mailbox without holding those of the others.
+func TestRenameWaits(t *testing.T) {
+	a := reopened(t, t.TempDir(), nil)
+	ctx := context.Background()
+	locks := map[string]bool{}
+	for _, name := range []string{"A", "A.b", "A.c"} {
+		must(t, a.Create(ctx, name, nil))
+		locks[filepath.Join(a.Root(), "."+name, listLock)] = true
+	}
+	for lock := range locks {
+		must(t, os.WriteFile(lock, []byte("1:elsewhere"), 0o600))
+		told := false
+		ctx := WithLockWait(ctx, func(w LockWait) error {
+			told = true
+			for other := range locks {
+				if _, err := os.Stat(other); err == nil && other != lock {
+					t.Errorf("%s is held while %s is waited for", other, w.Path)
+				}
+			}
+			os.Remove(lock)
+			return nil
+		})
+		must(t, a.Rename(ctx, "A", "B"))
+		must(t, a.Rename(ctx, "B", "A"))
+		if !told {
+			t.Errorf("%s was not waited for", lock)
+		}
+	}
+}
