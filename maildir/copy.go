@@ -267,7 +267,9 @@ func (m *Mailbox) move(ctx context.Context, dest *Mailbox, seen *Snapshot, msgs 
 		hold = func(f func() error) error { return holdBoth(ctx, first, second, f) }
 	}
 	defer first.disk.Unlock()
-	s, err := m.syncLocked(ctx, false)
+	waiting, waited := waitTogether(ctx, first, second)
+	defer waited()
+	s, err := m.syncLocked(waiting, false)
 	if err != nil {
 		return Copied{}, err
 	}
@@ -277,7 +279,8 @@ func (m *Mailbox) move(ctx context.Context, dest *Mailbox, seen *Snapshot, msgs 
 			msgs[i] = now
 		}
 	}
-	todo, err := dest.placements(ctx, s, msgs)
+	todo, err := dest.placements(waiting, s, msgs)
+	waited()
 	if err != nil {
 		return Copied{}, err
 	}

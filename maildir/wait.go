@@ -226,18 +226,24 @@ func (l *lockWaiting) end(err error) {
 	}
 }
 
+// waitTogether is a context for who holds the disks of two mailboxes: where it waits for the lock of one of them, both show
+// that, until waited is called.
+func waitTogether(ctx context.Context, first, second *Mailbox) (waiting context.Context, waited func()) {
+	show := func(w *LockWait) {
+		first.disk.setWait(w)
+		second.disk.setWait(w)
+	}
+	waiting = WithLockWait(ctx, func(w LockWait) error {
+		show(&w)
+		return tellWait(ctx, w)
+	})
+	return waiting, func() { show(nil) }
+}
+
 // holdBoth runs f under the locks of two mailboxes. The one is not held while the other is waited for: that may take
 // long. The caller holds both disks.
 func holdBoth(ctx context.Context, first, second *Mailbox, f func() error) error {
-	waiting := WithLockWait(ctx, func(w LockWait) error {
-		first.disk.setWait(&w)
-		second.disk.setWait(&w)
-		return tellWait(ctx, w)
-	})
-	waited := func() {
-		first.disk.setWait(nil)
-		second.disk.setWait(nil)
-	}
+	waiting, waited := waitTogether(ctx, first, second)
 	defer waited()
 	for until := time.Now().Add(lockWait); ; {
 		var had, free bool // the first one was; the second one was
