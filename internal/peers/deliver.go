@@ -22,7 +22,7 @@ func mailboxDir(root, mailbox string) string {
 	return filepath.Join(root, "."+mailbox)
 }
 
-// deliver runs a program as the owner of the mail, in a directory of its own, with the message as its input. DIR in files
+// deliver runs a program, again if that is what it asks for, as the owner of the mail, in a directory of its own, with the message as its input. DIR in files
 // and arguments is that directory; the files are there before.
 func deliver(t testing.TB, files map[string]string, text, program string, args ...string) (said string) {
 	t.Helper()
@@ -47,17 +47,25 @@ func deliver(t testing.TB, files map[string]string, text, program string, args .
 	for i := range args {
 		args[i] = fill.Replace(args[i])
 	}
-	cmd := exec.Command(program, args...)
-	cmd.Dir = dir
-	cmd.Env = []string{"PATH=/usr/bin:/bin:/usr/sbin:/sbin", "HOME=" + dir}
-	cmd.Stdin = strings.NewReader(text)
-	AsOwner(t, cmd)
-	out, err := cmd.CombinedOutput()
-	if err != nil {
-		t.Errorf("%s %q: %v\n%s", program, args, err, out)
+	for try := 1; ; try++ {
+		cmd := exec.Command(program, args...)
+		cmd.Dir = dir
+		cmd.Env = []string{"PATH=/usr/bin:/bin:/usr/sbin:/sbin", "HOME=" + dir}
+		cmd.Stdin = strings.NewReader(text)
+		AsOwner(t, cmd)
+		out, err := cmd.CombinedOutput()
+		if err != nil && cmd.ProcessState.ExitCode() == tempFail && try < 20 {
+			continue
+		} else if err != nil {
+			t.Errorf("%s %q: %v\n%s", program, args, err, out)
+		}
+		return string(out)
 	}
-	return string(out)
 }
+
+// tempFail is what a program says by its exit status that can't deliver now (sysexits.h, EX_TEMPFAIL): a mail server tries
+// again. maildrop says so of a Maildir that another program is about to make.
+const tempFail = 75
 
 // Maildrop delivers by maildrop, whose filter makes a mailbox that isn't there: for a Maildir that isn't there it would make
 // an mbox.
