@@ -19,7 +19,8 @@ import (
 type account struct {
 	*maildir.Account
 	root     string // the key in Backend.accounts
-	sessions int    // guarded by Backend.mu
+	places   places
+	sessions int // guarded by Backend.mu
 
 	log       *slog.Logger
 	cacheFile string
@@ -28,6 +29,9 @@ type account struct {
 	cache  *cache.Cache    // nil until it is needed
 	tidied map[string]bool // by GUID: the mailboxes that the cache was compared with
 }
+
+// places are where an account has what is not in its root.
+type places struct{ inbox, control string }
 
 // maxIdle is how many accounts stay open that nobody is logged in to, so that who comes back soon
 // finds the mailboxes as they were.
@@ -53,6 +57,15 @@ func (b *Backend) open(a *Account) (*account, error) {
 		}
 		acct = nil
 	}
+	if at := (places{a.Maildir.Inbox, a.Maildir.Control}); acct != nil && acct.places != at {
+		if acct.sessions > 0 { // whose INBOX is nobody else's
+			return nil, fmt.Errorf("it is in use with INBOX in %q and control files in %q, and not in %q and %q",
+				acct.places.inbox, acct.places.control, at.inbox, at.control)
+		}
+		delete(b.accounts, root)
+		b.close(acct)
+		acct = nil
+	}
 	if acct == nil {
 		o := a.Maildir
 		if o.Logger == nil {
@@ -71,6 +84,7 @@ func (b *Backend) open(a *Account) (*account, error) {
 		acct = &account{
 			Account:   m,
 			root:      root,
+			places:    places{o.Inbox, o.Control},
 			log:       o.Logger,
 			cacheFile: cmp.Or(a.Cache, filepath.Join(root, cacheFile)),
 		}

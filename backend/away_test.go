@@ -39,3 +39,20 @@ func TestPlaceAway(t *testing.T) {
 		})
 	}
 }
+
+// Who has the root of another user and an INBOX of his own never gets the other's INBOX.
+func TestOneRootTwoInboxes(t *testing.T) {
+	dir := t.TempDir()
+	s := serve(t, &backend.Account{Root: filepath.Join(dir, "Maildir"), Maildir: maildir.Options{Inbox: filepath.Join(dir, "%u")}})
+	ada, ben := connect(t, s.addr), connect(t, s.addr)
+	ada.do("LOGIN ada pass")
+	if _, tagged, err := ben.exchange("LOGIN ben pass"); err != nil || tagged != "NO [UNAVAILABLE] Mail can't be read now" {
+		t.Errorf("login beside the other: %q, %v", tagged, err)
+	}
+	ada.do("UNAUTHENTICATE")
+	ben.do("LOGIN ben pass")
+	ben.do("SELECT INBOX")
+	if _, err := os.Stat(filepath.Join(dir, "ben", "cur")); err != nil {
+		t.Error(err)
+	}
+}

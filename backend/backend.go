@@ -38,7 +38,8 @@ type Account struct {
 	// User is the user's name for logs.
 	User string
 	// Root is the Maildir. It is made, with an INBOX in it, if it does not exist. Users may share one;
-	// the options of the first one who comes then hold for all.
+	// the options of the first one who comes then hold for all. Those with other places for INBOX or control files can't log
+	// in meanwhile.
 	Root string
 	// Maildir says how mailboxes lie in the root.
 	Maildir maildir.Options

@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"net"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -14,7 +15,7 @@ import (
 )
 
 // A server is a go-imap server with our backend, on loopback. Every user logs in with the password
-// "pass" and shares the account.
+// "pass" and shares the account; "%u" in the place of INBOX is the user.
 type server struct {
 	addr    string
 	root    string
@@ -29,6 +30,7 @@ func (a *accounts) Authenticate(_ context.Context, c *backend.Credentials) (*bac
 	}
 	acct := backend.Account(*a)
 	acct.User = c.Username
+	acct.Maildir.Inbox = strings.ReplaceAll(acct.Maildir.Inbox, "%u", c.Username)
 	return &acct, nil
 }
 
