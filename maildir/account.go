@@ -661,6 +661,11 @@ func (a *Account) fill(ctx context.Context, name, rel string, d *dir, acc access
 
 // rename gives a mailbox's directory another path. Nothing may be there, and no symlink on the way leads out.
 func (a *Account) rename(from, to string) error {
+	for _, t := range []*tree{a.inbox, a.control} {
+		if strings.HasPrefix(t.where, a.mail.join(from)+"/") { // and would go with it
+			return &NameError{Name: from, Reason: "is of a directory that has INBOX or control files in it"}
+		}
+	}
 	err := a.mail.rename(from, to)
 	if err == nil {
 		a.quota.moved(from, to)

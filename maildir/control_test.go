@@ -399,3 +399,25 @@ func TestRenameWaits(t *testing.T) {
 		}
 	}
 }
+
+// INBOX in the directory of a mailbox, where a configuration may put it, does not go with that.
+func TestInboxInMailbox(t *testing.T) {
+	for _, l := range []Layout{LayoutMaildirpp, LayoutFS} {
+		t.Run(l.String(), func(t *testing.T) {
+			ctx := context.Background()
+			root := t.TempDir()
+			o := &Options{Layout: l}
+			o.Inbox = filepath.Join(root, o.path("x"), "inbox")
+			a := reopened(t, root, o)
+			appendMail(t, open(t, a, "INBOX", RefOptions{}), "Subject: 1\r\n\r\n")
+			a.Create(ctx, "x", nil) // in Maildir++ it is there
+			if err := a.Rename(ctx, "x", "y"); err == nil {
+				t.Error("renamed")
+			}
+			a.Delete(ctx, "x", false) // in the fs layout what is below stays
+			if !a.Stands() {
+				t.Error("INBOX went with a mailbox")
+			}
+		})
+	}
+}
