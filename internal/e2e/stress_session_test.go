@@ -58,9 +58,7 @@ func (s *stressSession) run() {
 			return
 		case errors.Is(err, errBye) && s.mayGo():
 			s.while(func() error {
-				s.conn.Close()
-				s.conn = nil
-				s.forget("", 0)
+				s.goAway()
 				return nil
 			})
 		default:
@@ -84,6 +82,15 @@ func (s *stressSession) fail(format string, args ...any) {
 		said = s.conn.said
 	}
 	s.t.Errorf("session in %s of %s: %s\nthe dialogue:\n%s", s.name, s.party.name, fmt.Sprintf(format, args...), strings.Join(said, "\n"))
+}
+
+// goAway ends the connection after a BYE, unless that is done.
+func (s *stressSession) goAway() {
+	if s.conn != nil {
+		s.conn.Close()
+	}
+	s.conn = nil
+	s.forget("", 0)
 }
 
 // forget begins a new view.

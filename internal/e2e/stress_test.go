@@ -777,12 +777,13 @@ func (st *stress) awaitAll() {
 // the last look.
 func (s *stressSession) catchUp() {
 	for deadline := time.Now().Add(patience); s.conn != nil && s.name != ""; {
-		_, err := s.ask("NOOP")
+		var err error = errBye
+		if !s.away { // or else it has just heard it, and could not go any more
+			_, err = s.ask("NOOP")
+		}
 		switch {
 		case errors.Is(err, errBye) && s.mayGo():
-			s.conn.Close()
-			s.conn = nil
-			s.forget("", 0)
+			s.goAway()
 			return
 		case err != nil:
 			s.fail("%v", err)
