@@ -307,8 +307,11 @@ func (a *Account) storages() (map[string]bool, error) {
 
 // isOwn reports whether a directory in the root is that of INBOX, or one of control files, and no mailbox besides.
 func (a *Account) isOwn(rel string) bool {
-	control, inside := strings.CutPrefix(a.control.where, a.mail.where+"/")
-	return a.mail.join(rel) == a.inbox.where || inside && (rel == control || strings.HasPrefix(rel, control+"/"))
+	if inbox, ok := a.mail.holds(a.inbox); ok && rel == inbox {
+		return true
+	}
+	control, ok := a.mail.holds(a.control)
+	return ok && (rel == control || strings.HasPrefix(rel, control+"/"))
 }
 
 // walk finds the directories below one in the fs layout.
@@ -662,7 +665,7 @@ func (a *Account) fill(ctx context.Context, name, rel string, d *dir, acc access
 // rename gives a mailbox's directory another path. Nothing may be there, and no symlink on the way leads out.
 func (a *Account) rename(from, to string) error {
 	for _, t := range []*tree{a.inbox, a.control} {
-		if strings.HasPrefix(t.where, a.mail.join(from)+"/") { // and would go with it
+		if rel, ok := a.mail.holds(t); ok && strings.HasPrefix(rel, from+"/") { // and would go with it
 			return &NameError{Name: from, Reason: "is of a directory that has INBOX or control files in it"}
 		}
 	}

@@ -213,8 +213,16 @@ func TestOwnInbox(t *testing.T) {
 						t.Error(err)
 					}
 				}
-				if _, err := os.Stat(filepath.Join(a.Root(), listFile)); err == nil {
-					t.Error("there is a list in the root")
+				must(t, a.Delete(context.Background(), "Other", false))
+				for _, name := range []string{listFile, "cur", "new"} {
+					if _, err := os.Stat(filepath.Join(a.Root(), name)); err == nil {
+						t.Errorf("there is a %s in the root", name)
+					}
+				}
+				must(t, os.Symlink("Maildir", filepath.Join(dir, "link"))) // the root by another path
+				linked := reopened(t, filepath.Join(dir, "link"), &a.opts)
+				if entries, err := linked.List(); err != nil || len(entries) != 1 {
+					t.Errorf("listed by another path: %+v, %v", entries, err)
 				}
 				wantSound(t, a)
 			})

@@ -3,6 +3,7 @@ package maildir
 import (
 	"context"
 	"errors"
+	"io/fs"
 	"path"
 	"slices"
 	"strings"
@@ -59,7 +60,13 @@ func (a *Account) makeAsides() error {
 	if err != nil {
 		return err
 	}
-	return a.mail.makeParts(a.mail.root, ".", acc)
+	if a.inbox == a.mail {
+		return a.mail.makeParts(a.mail.root, ".", acc)
+	}
+	if err := a.mail.root.mkdir("tmp", acc); err != nil && !errors.Is(err, fs.ErrExist) {
+		return err
+	}
+	return a.mail.root.fsync("")
 }
 
 // moveAside takes a mailbox away to be removed. It is one rename, so that the mailbox is there or gone

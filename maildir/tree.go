@@ -8,6 +8,7 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"strings"
 	"sync"
 	"syscall"
 )
@@ -17,6 +18,7 @@ import (
 // by several goroutines.
 type tree struct {
 	where string              // immutable; its path, for logs and watches
+	real  string              // immutable; the same without symlinks, as it was opened
 	fsys  *os.Root            // immutable
 	root  *dir                // immutable
 	id    fileID              // immutable; of the root
@@ -47,6 +49,10 @@ func openTree(where string, log func() *slog.Logger) (*tree, error) {
 		return nil, err
 	}
 	t.id = st.id
+	if t.real, err = filepath.EvalSymlinks(where); err != nil {
+		t.close()
+		return nil, err
+	}
 	return t, nil
 }
 
@@ -104,6 +110,9 @@ func (t *tree) replaced() bool {
 	id, err := identify(t.where)
 	return err == nil && id != t.id
 }
+
+// holds tells where another tree is in this one.
+func (t *tree) holds(other *tree) (rel string, ok bool) { return strings.CutPrefix(other.real, t.real+"/") }
 
 // join is the path of what is in the tree, for watches.
 func (t *tree) join(rel string) string { return filepath.Join(t.where, rel) }
