@@ -674,3 +674,50 @@ func TestTwinsStay(t *testing.T) {
 		}
 	})
 }
+
+// Another program delivers mail with its records between a look and the lock that it needs: no directory is read again
+// for that.
+func TestLateRecords(t *testing.T) {
+	eachLayout(t, func(t *testing.T, a *Account) {
+		r := open(t, a, "INBOX", RefOptions{})
+		put := func(name string) { must(t, os.WriteFile(filepath.Join(a.Root(), filepath.FromSlash(name)), nil, 0o600)) }
+		look := func() uint64 {
+			before := a.Scans()
+			if _, err := r.Sync(context.Background()); err != nil {
+				t.Fatal(err)
+			}
+			return a.Scans() - before
+		}
+		put("new/1.x")
+		want := look()
+		put("new/2.x")
+		put("cur/3.x:2,")
+		once := true
+		setFault(r, func(op string, paths ...string) error {
+			if op == "create" && strings.HasSuffix(paths[0], listLock) && once {
+				once = false
+				put("new/4.x")
+				put("cur/5.x:2,")
+				put("cur/6.x")
+				f, err := os.OpenFile(r.control.path(listFile), os.O_APPEND|os.O_WRONLY, 0)
+				if err == nil {
+					_, err = f.WriteString("2 :4.x\n3 :5.x\n4 :6.x\n")
+					f.Close()
+				}
+				return err
+			}
+			return nil
+		})
+		got := look()
+		setFault(r, nil)
+		if got > want+1 { // cur/ has changed, too
+			t.Errorf("%d directories were read, and %d where nothing came between", got, want)
+		}
+		wantDump(t, r.Snapshot(), "1; 2; 3; 4; 5; 6")
+		for uid, key := range map[imap.UID]string{2: "4.x", 3: "5.x", 4: "6.x"} {
+			if msg := r.Snapshot().Find(uid); msg.Key() != key {
+				t.Errorf("UID %d is %s, not %s", uid, msg.Key(), key)
+			}
+		}
+	})
+}

@@ -34,6 +34,7 @@ type reading struct {
 	doubt bool       // one of them was missed
 	pairs [][2]found // of these, as far as they are two files and not one that was renamed meanwhile
 
+	late     []string   // base names of records whose files were not met
 	known    []*Message // those of prev that are still there; nil: all, as they were
 	came     []*Message // those that are not in prev
 	changed  []*Message // those of known that have another name than in prev
@@ -306,6 +307,21 @@ func (r *reading) pair(base string, f, g found) {
 	}
 }
 
+// lookForLate looks for files whose records another program has just written, by the names that they have at first: that is less
+// work than to read the directories, under the lock above all. What has other names is found by that.
+func (m *Mailbox) lookForLate(r *reading) error {
+	if len(r.late) > slice {
+		return nil
+	}
+	names := make(map[string]struct{}, 3*len(r.late))
+	for _, base := range r.late {
+		for _, name := range []string{"new/" + base, "cur/" + base, "cur/" + base + ":2,"} {
+			names[name] = struct{}{}
+		}
+	}
+	return m.lookAt(r, names)
+}
+
 // lookAt looks at files by their names.
 func (m *Mailbox) lookAt(r *reading, names map[string]struct{}) error {
 	r.reopen()
@@ -427,6 +443,7 @@ func (r *reading) assign() (missing int) {
 			r.known = append(r.known, r.prev.Messages[from:]...)
 		}
 	}
+	r.late = r.late[:0]
 	if r.list == nil {
 		return missing
 	}
@@ -434,10 +451,10 @@ func (r *reading) assign() (missing int) {
 		if f, ok := r.files[rec.base]; ok {
 			r.take(rec, f)
 		} else {
-			missing++
+			r.late = append(r.late, rec.base)
 		}
 	}
-	return missing
+	return missing + len(r.late)
 }
 
 // assignKnown decides what became of one message of the previous snapshot.

@@ -343,7 +343,14 @@ func (m *Mailbox) number(r *reading, look bool) error {
 	if !known {
 		// Their files may have come after the scan. Left out now, they would be below UIDNEXT and get
 		// another UID at the next look.
-		if r.assign() > 0 {
+		missing := r.assign()
+		if missing > 0 {
+			if err := m.lookForLate(r); err != nil {
+				return err
+			}
+			missing = r.assign()
+		}
+		if missing > 0 {
 			if !look {
 				return errLateRecords
 			}
