@@ -680,7 +680,9 @@ func TestTwinsStay(t *testing.T) {
 func TestLateRecords(t *testing.T) {
 	eachLayout(t, func(t *testing.T, a *Account) {
 		r := open(t, a, "INBOX", RefOptions{})
-		put := func(name string) { must(t, os.WriteFile(filepath.Join(a.Root(), filepath.FromSlash(name)), nil, 0o600)) }
+		put := func(name string) {
+			must(t, os.WriteFile(filepath.Join(a.Root(), filepath.FromSlash(name)), nil, 0o600))
+		}
 		look := func() uint64 {
 			before := a.Scans()
 			if _, err := r.Sync(context.Background()); err != nil {

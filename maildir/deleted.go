@@ -263,3 +263,81 @@ func (a *Account) free(storage string) error {
 	}
 	return err
 }
+
+// errINBOX is why INBOX stays.
+var errINBOX = &NameError{Name: "INBOX", Reason: "cannot be deleted"}
+
+// Delete deletes a mailbox with its mail; mailboxes below it stay. Of one that is a symlink, only
+// that goes. With keep, those who have it
+// selected, here or in other processes, go on with it; nobody else finds it, and nobody gets its name
+// before the last of them has left (draft 3.2). Otherwise whoever has it open finds it gone. In
+// LayoutFS a mailbox that has others below it can't be kept.
+func (a *Account) Delete(ctx context.Context, name string, keep bool) error {
+	a.names.Lock()
+	defer a.names.Unlock()
+	storage, err := a.storageOf(name)
+	if err != nil {
+		return err
+	}
+	if storage == "INBOX" {
+		return errINBOX
+	}
+	r, err := a.Mailbox(name, RefOptions{})
+	if err != nil {
+		return err
+	}
+	defer r.Close()
+	deleted := goneError("Mailbox " + name + " has been deleted")
+	if removed, err := a.mail.removeLink(a.opts.path(storage)); err != nil {
+		return err
+	} else if removed {
+		r.vanish(deleted) // for those who have it open by its other name, too
+		return nil
+	}
+	if err := r.disk.lock(ctx, lockWait); err != nil {
+		return err
+	}
+	defer r.disk.Unlock()
+	if keep {
+		used, err := r.InUse()
+		if err != nil {
+			return err
+		}
+		below, err := a.hasBelow(a.opts.path(storage))
+		if err != nil {
+			return err
+		}
+		if used && !below {
+			return a.setAside(ctx, r.Mailbox, storage)
+		}
+	}
+	aside := "tmp/" + newBase(time.Now()) + asideSuffix
+	if err := a.makeAsides(); err != nil {
+		return err
+	}
+	err = r.locked(ctx, lockWait, func() error {
+		err := a.moveAside(r.d, storage, aside)
+		if err == nil {
+			a.setControlAside(storage, aside)
+		}
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	r.vanish(deleted)
+	// First of all it is gone for good: what came back after the power went would lack a part of its mail.
+	if err := a.mail.fsync(path.Dir(a.opts.path(storage))); err != nil {
+		return err
+	}
+	return a.removeAside(aside)
+}
+
+// hasBelow reports whether a mailbox's directory holds other mailboxes.
+func (a *Account) hasBelow(rel string) (bool, error) {
+	if a.opts.Layout != LayoutFS {
+		return false, nil
+	}
+	entries, err := a.mail.readDir(rel)
+	return slices.ContainsFunc(entries, func(e fs.DirEntry) bool { return e.IsDir() && !isMaildirPart(e.Name()) }), err
+}

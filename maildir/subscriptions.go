@@ -170,3 +170,41 @@ func (a *Account) updateSubscriptions(ctx context.Context, change func(*subscrip
 	}
 	return err
 }
+
+// Subscriptions are the names that LSUB shows, whether or not there is such a mailbox.
+func (a *Account) Subscriptions() ([]string, error) {
+	s, problems, err := a.readSubscriptions()
+	if err != nil {
+		return nil, err
+	}
+	for _, p := range problems {
+		if a.control.first(p.Error()) {
+			a.log().Warn("damage", "err", p)
+		}
+	}
+	var names []string
+	for _, storage := range s.names {
+		name, _ := a.opts.mailboxName(storage)
+		names = append(names, name)
+	}
+	return names, nil
+}
+
+// Subscribe adds a name to the subscriptions or takes it away; there need not be such a mailbox.
+func (a *Account) Subscribe(ctx context.Context, name string, on bool) error {
+	storage, err := a.opts.storageName(name)
+	if err != nil {
+		if found, ferr := a.storageOf(name); ferr == nil {
+			storage = found
+		} else {
+			return err
+		}
+	}
+	return a.updateSubscriptions(ctx, func(s *subscriptions) {
+		if on {
+			s.add(storage)
+		} else {
+			s.remove(storage)
+		}
+	})
+}

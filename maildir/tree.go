@@ -112,7 +112,9 @@ func (t *tree) replaced() bool {
 }
 
 // holds tells where another tree is in this one.
-func (t *tree) holds(other *tree) (rel string, ok bool) { return strings.CutPrefix(other.real, t.real+"/") }
+func (t *tree) holds(other *tree) (rel string, ok bool) {
+	return strings.CutPrefix(other.real, t.real+"/")
+}
 
 // join is the path of what is in the tree, for watches.
 func (t *tree) join(rel string) string { return filepath.Join(t.where, rel) }
