@@ -225,3 +225,13 @@ func TestLockIsFIFO(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// Who subscribes hears of it that another program holds subscriptions.lock, and may give up.
+func TestSubscribeTellsWait(t *testing.T) {
+	a := reopened(t, t.TempDir(), nil)
+	must(t, os.WriteFile(filepath.Join(a.Root(), subsFile+".lock"), nil, 0o600))
+	ctx := WithLockWait(context.Background(), func(w LockWait) error { return w.GiveUp() })
+	if err := a.Subscribe(ctx, "INBOX", true); !errors.Is(err, ErrLocked) { // it would be taken over in the end
+		t.Errorf("subscribe: %v", err)
+	}
+}

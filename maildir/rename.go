@@ -195,13 +195,7 @@ func lockEach(ctx context.Context, dirs []*dir, wait time.Duration) (held []*dot
 			return held, err
 		}
 		l, err := lockDotfile(ctx, d, listLock, dotlockOptions{
-			guarded: listFile, wait: wait, access: st.access(),
-			waiting: func(w LockWait) error {
-				if w.Waited < stuckAfter {
-					return nil
-				}
-				return tellWait(ctx, w)
-			},
+			guarded: listFile, wait: wait, access: st.access(), waiting: tellLong(ctx),
 		})
 		if errors.Is(err, fs.ErrPermission) {
 			continue // nobody changes it

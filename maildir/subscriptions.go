@@ -141,7 +141,9 @@ func (a *Account) updateSubscriptions(ctx context.Context, change func(*subscrip
 		return err
 	}
 	d, lock := a.control.root, subsFile+".lock"
-	l, err := lockDotfile(ctx, d, lock, dotlockOptions{guarded: subsFile, wait: 120 * time.Second, stale: 30 * time.Second, noOwner: true, access: acc})
+	l, err := lockDotfile(ctx, d, lock, dotlockOptions{
+		guarded: subsFile, wait: 120 * time.Second, stale: 30 * time.Second, noOwner: true, access: acc, waiting: tellLong(ctx),
+	})
 	if err != nil {
 		return err
 	}

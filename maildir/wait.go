@@ -70,6 +70,16 @@ func tellWait(ctx context.Context, w LockWait) error {
 	return nil
 }
 
+// tellLong is tellWait for a wait that holds up nobody else.
+func tellLong(ctx context.Context) func(LockWait) error {
+	return func(w LockWait) error {
+		if w.Waited < stuckAfter {
+			return nil
+		}
+		return tellWait(ctx, w)
+	}
+}
+
 // A diskMutex makes this process one party to a mailbox's lock file. Who holds it may have to wait long
 // for another program's lock; the others can see that.
 type diskMutex struct {
