@@ -20,7 +20,8 @@ type Account struct {
 	control *tree   // immutable; what Dovecot calls control files: mail, if they have no place of their own
 	quota   quota
 
-	scans atomic.Uint64
+	scans   atomic.Uint64
+	renames atomic.Uint64 // begun and ended by this process; who looks for a mailbox meanwhile looks again
 
 	// names serialises what this process does to names: CREATE, DELETE, RENAME. It is taken
 	// first and held during I/O.

@@ -451,7 +451,8 @@ func (m *Mailbox) stands() error {
 		m.vanish(reason)
 		return reason
 	}
-	for range 3 { // a RENAME may come between the looks
+	for try, renames := 0, uint64(0); try < 3 || renames != m.acct.renames.Load(); try++ { // a RENAME may come between the looks
+		renames = m.acct.renames.Load()
 		t, rel := m.where()
 		st, err := t.statDir(rel)
 		if err == nil && st.id == m.id {

@@ -214,6 +214,7 @@ func (a *Account) setMoving(moves map[string]string) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.moving = moves
+	a.renames.Add(1)
 }
 
 // move renames one directory, and tells who has it open its new name.
