@@ -35,7 +35,7 @@
 //
 // The same directory: a mailbox is the directory that was opened. Before anything is written, it
 // is compared with what stands under the mailbox's name; cur, new and tmp are never made in a
-// place that vanished.
+// place that vanished. Control files that are apart from the mail are found by the mailbox's name, at each look.
 //
 // The quota file: where maildirsize is there, what came into new/ or cur/ and what left them under the lock is written to it when
 // the lock is free again. It is counted where files are renamed and unlinked (dir), so that what a command takes back counts as well.
