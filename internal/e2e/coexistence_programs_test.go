@@ -99,10 +99,11 @@ set maildir_trash=no
 				st.removed(number)
 				functions.WriteString("<delete-pattern>" + pattern)
 			case n < 4 && kind >= copied:
-				// It leaves a copy where another program expunged it meanwhile, and none where that renames it just then.
+				// It leaves a copy where another program expunged it meanwhile, and none where that renames it just then; and it
+				// saves each copy that is in the mailbox by then.
 				st.removed(number)
 				st.mu.Lock()
-				st.files[number]++
+				st.saved[number] = true
 				st.mu.Unlock()
 				functions.WriteString(tag + "<save-message>" + path(anyOf(w.Rand, staying)) + "<enter><end-cond>")
 			case n < 8:

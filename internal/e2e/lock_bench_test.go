@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"flag"
 	"fmt"
 	"math"
 	"math/rand/v2"
@@ -12,6 +13,8 @@ import (
 
 	"github.com/imapmaildir/imapmaildir/internal/peers"
 )
+
+var veryDirty = flag.Bool("verydirty", false, "whether Dovecot doesn't read directories again for its own changes, in BenchmarkLockUnderLoad")
 
 // A probe is a session that does one small thing again and again, and how long each took.
 type probe struct {
@@ -103,7 +106,7 @@ func (c *conn) longAnswer() {
 func BenchmarkLockUnderLoad(b *testing.B) {
 	withoutRace(b)
 	const messages, some = 100_000, 10_000
-	d := peers.StartDovecot(b, "")
+	d := peers.StartDovecot(b, "", "maildir_very_dirty_syncs = "+map[bool]string{true: "yes", false: "no"}[*veryDirty])
 	root := d.Maildir(b, "ada")
 	bigINBOX(b, root, messages)
 	s := serve(b, d.Location(), "")
