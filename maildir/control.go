@@ -6,6 +6,7 @@ import (
 	"path"
 	"slices"
 	"strings"
+	"syscall"
 )
 
 // Control files are dovecot-uidlist, dovecot-keywords and their locks of a mailbox, subscriptions and
@@ -208,7 +209,14 @@ func (a *Account) setControlAside(storage, aside string) {
 
 // removeAside removes a mailbox that was set aside.
 func (a *Account) removeAside(aside string) error {
-	if err := a.mail.removeAll(aside); err != nil || !a.apart() {
+	err := a.mail.removeAll(aside)
+	for range 10 { // who had just opened it may be making what is missing in it
+		if !errors.Is(err, syscall.ENOTEMPTY) {
+			break
+		}
+		err = a.mail.removeAll(aside)
+	}
+	if err != nil || !a.apart() {
 		return err
 	}
 	return a.control.removeAll(controlAside(aside))

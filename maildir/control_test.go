@@ -10,6 +10,8 @@ import (
 	"strings"
 	"testing"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/emersion/go-imap/v2"
 )
 
@@ -429,4 +431,42 @@ func TestInboxInMailbox(t *testing.T) {
 			}
 		})
 	}
+}
+
+// Who opened a mailbox just before it was deleted makes what is missing in it while it is removed: it is removed all the
+// same, and nothing of it stays.
+func TestDeleteBesideOpen(t *testing.T) {
+	eachLayout(t, func(t *testing.T, a *Account) {
+		ctx := context.Background()
+		must(t, a.Create(ctx, "Box", nil))
+		done := make(chan struct{})
+		var aside string
+		a.mail.root.fault = func(op string, paths ...string) error {
+			if op == "removeall" && aside == "" {
+				aside = paths[0]
+				d, err := os.Open(aside)
+				must(t, err)
+				go func() { // as a slow makeParts does
+					defer close(done)
+					defer d.Close()
+					for made := 0; made < 5; {
+						switch unix.Mkdirat(int(d.Fd()), "late", 0o700) {
+						case nil:
+							made++
+						case unix.ENOENT:
+							return
+						}
+					}
+				}()
+			}
+			return nil
+		}
+		err := a.Delete(ctx, "Box", false)
+		a.mail.root.fault = nil
+		if err != nil {
+			t.Errorf("delete: %v", err)
+			os.RemoveAll(aside)
+		}
+		<-done
+	})
 }
