@@ -310,7 +310,7 @@ func (r *reading) pair(base string, f, g found) {
 // lookForLate looks for files whose records another program has just written, by the names that they have at first: that is less
 // work than to read the directories, under the lock above all. What has other names is found by that.
 func (m *Mailbox) lookForLate(r *reading) error {
-	if len(r.late) > slice {
+	if len(r.late) == 0 || len(r.late) > slice {
 		return nil
 	}
 	names := make(map[string]struct{}, 3*len(r.late))
@@ -344,7 +344,12 @@ func (m *Mailbox) lookAt(r *reading, names map[string]struct{}) error {
 	for _, f := range there {
 		r.meet(f)
 	}
-	for i, f := range r.at { // is the file still there under its old name, too?
+	for _, f := range there { // is one that was renamed still there under its old name, too?
+		base, _ := splitName(f.name)
+		i := r.places.find(r.prev, base)
+		if now, ok := r.at[i]; !ok || !now.sameName(f) {
+			continue
+		}
 		msg := r.prev.Messages[i]
 		if _, heard := names[msg.path()]; heard {
 			continue
